@@ -1,0 +1,1 @@
+"""The long-lived tasks of a platform: one module each, one ``run`` function each."""

@@ -1,0 +1,1 @@
+"""The commands of ``exo-stream``."""

@@ -1,0 +1,86 @@
+"""What the one writer decides: pure functions from a view of the state to a write or a refusal.
+
+Whatever must be judged "under a single lock hold" (a precondition, a producer's number, an append
+to a stream, a transaction's read set) is a decision. It is called by ingest alone, possibly more
+than once, and only what it returns reaches the log: entries, never functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from exo_stream.errors import ExoStreamError
+from exo_stream.model import Entry, Row
+
+
+class Unknown:
+    """What a view answers when the state is not in memory: return ``Need`` and be called again."""
+
+
+UNKNOWN: Final = Unknown()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """The rows of ``keyspace`` with ``start <= key < end``, at most ``limit`` of them."""
+
+    keyspace: int
+    start: bytes
+    end: bytes
+    limit: int
+
+
+class View(Protocol):
+    """The visible state, plus what earlier decisions of the same group have written."""
+
+    @property
+    def sequence(self) -> int:
+        """The number this decision's batch will have if it writes."""
+
+    def row(self, keyspace: int, key: bytes) -> Row | Unknown | None:
+        """The row of a key, a tombstone included; None if there is none."""
+
+    def rows(self, wanted: KeyRange) -> list[Row] | Unknown:
+        """The live rows of a range in key order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write these entries as one batch, and give the caller this answer once it is durable.
+
+    ``payload`` is their encoding if the caller has made it already, beside the writer.
+    """
+
+    entries: Sequence[Entry]
+    answer: Any
+    payload: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Write nothing; give the caller this answer, as for a duplicate."""
+
+    answer: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Write nothing; raise this error where the caller waits."""
+
+    error: ExoStreamError
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """These keys ``(keyspace, key)`` and ranges were unknown: fetch them and call again."""
+
+    keys: Sequence[tuple[int, bytes]] = ()
+    ranges: Sequence[KeyRange] = ()
+
+
+Verdict = Write | Answer | Refuse | Need
+
+Decision = Callable[[View, int], Verdict]
+"""``decide(view, now)``; ``now`` is the batch's ``committed_at`` in microseconds."""

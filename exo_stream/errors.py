@@ -1,0 +1,238 @@
+"""Every error a caller of exo_stream can meet, and what each one asks of them.
+
+    ExoStreamError
+    ├─ InvalidRequestError        invalid_request      breaks the protocol, a type or a rule
+    │  └─ LimitExceededError      limit_exceeded       limit, bound, actual
+    ├─ ConflictError              conflict             key, version: a precondition did not hold
+    ├─ BatchEvictedError          batch_evicted        oldest_retained: resume there, knowingly
+    ├─ CursorAheadError           cursor_ahead         frontier: the cursor is of a later log
+    ├─ LogMismatchError           log_mismatch         log_id: the cursor is of another log
+    ├─ ProducerFencedError        producer_fenced      current_epoch
+    ├─ ProducerGapError           producer_gap         expected_seq, received_seq
+    ├─ UnsupportedError           unsupported          this backend or face cannot do it
+    ├─ NotVisibleYetError    (r)  not_visible_yet      frontier, required
+    ├─ SnapshotExpiredError  (r)  snapshot_expired     held too long, or too many are held
+    ├─ OverloadedError       (r)  overloaded           a budget is used up; try again later
+    ├─ StoreError            (r)  store_failed         nothing of the write was kept
+    │  └─ StoreFullError     (r)  store_full           no space; refused before it was tried
+    ├─ OutcomeUnknownError   (r)  outcome_unknown      a write may or may not have taken effect
+    ├─ PlatformClosedError   (r)  platform_closed      it stopped before it answered
+    ├─ UnavailableError      (r)  unavailable          the server could not be reached
+    ├─ FileInUseError             file_in_use          pid: another process holds the file
+    ├─ ForeignFileError           foreign_file         not our file, or of a newer format
+    ├─ CorruptionError            corruption           what is on disk contradicts itself
+    ├─ LocalProtocolError         local_protocol_error a bug on our side
+    └─ RemoteProtocolError        remote_protocol_error they broke the protocol
+                                                                        (r) = retryable
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ExoStreamError(Exception):
+    """Base of every error raised on purpose by exo_stream.
+
+    ``code`` is the name that crosses the wire and never changes once released;
+    ``retryable`` says whether the very same request may succeed later. The other public
+    attributes of a class are the ``fields`` that cross the wire with it.
+    """
+
+    code: ClassVar[str]
+    retryable: ClassVar[bool] = False
+    fields: ClassVar[tuple[str, ...]] = ()
+
+
+class InvalidRequestError(ExoStreamError):
+    """The request breaks the protocol, a type or a rule; sending it again cannot help."""
+
+    code = "invalid_request"
+
+
+class LimitExceededError(InvalidRequestError):
+    """The request is larger than ``limit`` allows: ``actual`` against ``bound``."""
+
+    code = "limit_exceeded"
+    fields = ("limit", "bound", "actual")
+
+    def __init__(self, limit: str, bound: int, actual: int) -> None:
+        super().__init__(f"{limit} is {bound}, but this is {actual}")
+        self.limit = limit
+        self.bound = bound
+        self.actual = actual
+
+
+class ConflictError(ExoStreamError):
+    """A precondition did not hold, so nothing was written.
+
+    ``version`` is the sequence of the last write of ``key``; 0 if the key is absent.
+    """
+
+    code = "conflict"
+    fields = ("key", "version")
+
+    def __init__(self, key: bytes, version: int) -> None:
+        state = f"is at version {version}" if version else "is absent"
+        super().__init__(f"key {key!r} {state}")
+        self.key = key
+        self.version = version
+
+
+class BatchEvictedError(ExoStreamError):
+    """The cursor points below what retention kept; resume from ``oldest_retained``, knowingly."""
+
+    code = "batch_evicted"
+    fields = ("oldest_retained",)
+
+    def __init__(self, oldest_retained: int) -> None:
+        super().__init__(f"evicted: the oldest retained batch is {oldest_retained}")
+        self.oldest_retained = oldest_retained
+
+
+class CursorAheadError(ExoStreamError):
+    """The cursor points past the log's end, as after an older backup was restored."""
+
+    code = "cursor_ahead"
+    fields = ("frontier",)
+
+    def __init__(self, frontier: int) -> None:
+        super().__init__(f"the cursor is ahead of the log, whose newest batch is {frontier}")
+        self.frontier = frontier
+
+
+class LogMismatchError(ExoStreamError):
+    """The cursor belongs to another log; start again from a snapshot or the oldest batch."""
+
+    code = "log_mismatch"
+    fields = ("log_id",)
+
+    def __init__(self, log_id: str) -> None:
+        super().__init__(f"the cursor is of another log; this one is {log_id}")
+        self.log_id = log_id
+
+
+class ProducerFencedError(ExoStreamError):
+    """A later epoch of this producer has taken over; this one must stop."""
+
+    code = "producer_fenced"
+    fields = ("current_epoch",)
+
+    def __init__(self, current_epoch: int) -> None:
+        super().__init__(f"the producer's current epoch is {current_epoch}")
+        self.current_epoch = current_epoch
+
+
+class ProducerGapError(ExoStreamError):
+    """A contiguous producer skipped a number; send ``expected_seq`` first."""
+
+    code = "producer_gap"
+    fields = ("expected_seq", "received_seq")
+
+    def __init__(self, expected_seq: int, received_seq: int) -> None:
+        super().__init__(f"expected seq {expected_seq}, received {received_seq}")
+        self.expected_seq = expected_seq
+        self.received_seq = received_seq
+
+
+class UnsupportedError(ExoStreamError):
+    """What was asked needs something this backend or face does not have; the text names it."""
+
+    code = "unsupported"
+
+
+class NotVisibleYetError(ExoStreamError):
+    """The read asked for ``required``, which is above the ``frontier``; nothing was read."""
+
+    code = "not_visible_yet"
+    retryable = True
+    fields = ("frontier", "required")
+
+    def __init__(self, frontier: int, required: int) -> None:
+        super().__init__(f"sequence {required} is required, the frontier is at {frontier}")
+        self.frontier = frontier
+        self.required = required
+
+
+class SnapshotExpiredError(ExoStreamError):
+    """The snapshot was held longer than allowed, or too many are held; begin again."""
+
+    code = "snapshot_expired"
+    retryable = True
+
+
+class OverloadedError(ExoStreamError):
+    """A budget of memory, connections or time is used up; try again later."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class StoreError(ExoStreamError):
+    """The database refused; nothing of the write was kept."""
+
+    code = "store_failed"
+    retryable = True
+
+
+class StoreFullError(StoreError):
+    """There is no space for writes; nothing was tried, and reads go on."""
+
+    code = "store_full"
+
+
+class OutcomeUnknownError(ExoStreamError):
+    """The write may or may not have taken effect; a retry as the same producer tells which."""
+
+    code = "outcome_unknown"
+    retryable = True
+
+
+class PlatformClosedError(ExoStreamError):
+    """The platform stopped before it answered; a write in flight may or may not be durable."""
+
+    code = "platform_closed"
+    retryable = True
+
+
+class UnavailableError(ExoStreamError):
+    """The server could not be reached, or is not exo-stream."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class FileInUseError(ExoStreamError):
+    """Another process, or this one, has the file open; ``pid`` names it, 0 if unknown."""
+
+    code = "file_in_use"
+    fields = ("pid",)
+
+    def __init__(self, path: str, pid: int) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(f"{path} is in use by {holder}")
+        self.pid = pid
+
+
+class ForeignFileError(ExoStreamError):
+    """The file is not an exo-stream file, or of a newer format; it was left untouched."""
+
+    code = "foreign_file"
+
+
+class CorruptionError(ExoStreamError):
+    """What is on disk contradicts itself; nothing was changed. Restore, or repair by hand."""
+
+    code = "corruption"
+
+
+class LocalProtocolError(ExoStreamError):
+    """We tried to say something the protocol forbids here: a bug on our side."""
+
+    code = "local_protocol_error"
+
+
+class RemoteProtocolError(ExoStreamError):
+    """The peer said something the protocol forbids here; its connection is closed."""
+
+    code = "remote_protocol_error"

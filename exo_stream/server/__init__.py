@@ -1,0 +1,1 @@
+"""The shells around the protocols: one port, and a task for each connection."""

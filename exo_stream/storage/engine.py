@@ -1,0 +1,260 @@
+"""The seam between the actors and the storage: two protocols, and the values they exchange.
+
+``StoreEngine`` is the floor, the trait of the Exoware store (2026.4.1) letter for letter.
+``Engine`` is what the actors use. Its methods say where they may be called:
+
+* [loop]    on the event loop (the trio thread), never blocking and doing no I/O;
+* [writer]  blocking, only on the writer thread, one call at a time;
+* [reader]  blocking, on the thread that owns this ``Reader``, beside the writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from exo_stream.model import Row
+from exo_stream.payload import EncodedBatch
+
+
+class StoreEngine(Protocol):
+    """A store with only the nine methods: synchronous and thread-safe.
+
+    Errors are raised as ``ExoStreamError``; anything else counts as ``store_failed``.
+    """
+
+    def put_batch(self, kvs: Sequence[tuple[bytes, bytes]]) -> int:
+        """Write all pairs or none, as one batch; answer its sequence number."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The key's latest value, ``None`` if it is absent."""
+
+    def range_scan(
+        self, start: bytes, end: bytes, limit: int, forward: bool
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` pairs, both ends inclusive; an empty ``end`` is unbounded."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes | None]]:
+        """Each asked key with its value, in the order asked, duplicates kept."""
+        return [(key, self.get(key)) for key in keys]
+
+    def delete_batch(self, keys: Sequence[bytes]) -> int:
+        """Delete all keys as one batch; answer its sequence number."""
+
+    def current_sequence(self) -> int:
+        """The sequence number of the newest batch, 0 before the first."""
+
+    def get_batch(self, sequence: int) -> list[tuple[bytes, bytes]] | None:
+        """The pairs of a retained batch; a deletion's batch is ``[]``; ``None`` if not there."""
+
+    def oldest_retained_batch(self) -> int | None:
+        """The sequence number of the oldest batch of the log, ``None`` if the log is empty."""
+
+    def prune_batch_log(self, cutoff_exclusive: int) -> int:
+        """Evict every batch below the cutoff; answer how many there were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Batches of one transaction, numbered from ``frontier + 1`` without a hole.
+
+    ``floor`` is the new oldest retained sequence if the log's floor moves with this group; a
+    group may consist of that alone.
+    """
+
+    batches: Sequence[EncodedBatch]
+    floor: int | None = None
+
+
+class Version(Protocol):
+    """What readers need, as one immutable object: everything up to ``frontier``, and no more.
+
+    ``floor`` is the oldest retained batch; ``frontier + 1`` when the log is empty.
+    """
+
+    @property
+    def frontier(self) -> int: ...
+
+    @property
+    def floor(self) -> int: ...
+
+
+class Cold:
+    """The answer of a lookup that memory cannot give: ask a ``Reader``."""
+
+
+COLD: Final = Cold()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows of a scan in its direction, tombstones left out.
+
+    ``resume`` is where the next page goes on: its ``start`` when scanning forward, its ``end``
+    when scanning backward; ``None`` when nothing more can come. A page may be short, even
+    empty, and still have more after it: work per page is bounded, not only rows.
+    """
+
+    rows: list[Row]
+    resume: bytes | None
+
+
+class ScanPlan(Protocol):
+    """One page of a scan, prepared on the loop; ``run`` on a reader thread unless in memory."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether ``run`` needs no I/O, so that it may be called on the loop."""
+
+    def run(self, reader: Reader | None) -> Page:
+        """The page. ``reader`` may be ``None`` only if ``in_memory``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """A rule for the log: keep at most so many batches, seconds and bytes; ``None`` is no bound."""
+
+    batches_max: int | None = None
+    seconds_max: int | None = None
+    bytes_max: int | None = None
+
+
+class Reader(Protocol):
+    """A thread's own way into the file. Everything it is asked is one read-only transaction."""
+
+    def fetch(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:
+        """[reader] The row of each row key at ``version``, tombstones included, in few queries."""
+
+    def log_page(
+        self, after: int, *, through: int, batches_max: int, bytes_max: int
+    ) -> list[EncodedBatch]:
+        """[reader] The batches that follow ``after``, none above ``through``, at least one if
+        there is one, checksums verified.
+
+        Raises BatchEvictedError if ``after + 1`` is no longer there, CorruptionError on a
+        checksum that does not hold.
+        """
+
+    def sequence_at(self, committed_at: int) -> int:
+        """[reader] The first retained sequence committed at or after this time (microseconds);
+        the newest + 1 if there is none.
+        """
+
+    def cutoff(self, retention: Retention, now: int) -> int:
+        """[reader] The floor that ``retention`` asks for at time ``now`` (microseconds)."""
+
+    def interrupt(self) -> None:
+        """Stop the query that is running, from any thread; it raises OverloadedError."""
+
+
+class Job(Protocol):
+    """Work on the file in slices: a fold, a merge, a deletion, a CHECKPOINT."""
+
+    @property
+    def name(self) -> str: ...
+
+    def step(self) -> bool:
+        """[writer] One slice, committed; True if it was the last one."""
+
+    def install(self) -> None:
+        """[loop] After the last step: make the result the current Version."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """What a person asks of a file: sizes in bytes, and counts."""
+
+    path: str
+    file_bytes: int
+    free_bytes: int
+    wal_bytes: int
+    disk_free_bytes: int
+    blocks: int
+    runs: int
+    block_entries: int
+    memtable_entries: int
+    memtable_bytes: int
+    cache_bytes: int
+    folded_through: int
+
+
+class Engine(Protocol):
+    """The storage behind the actors: one log, one table, one current Version."""
+
+    @property
+    def log_id(self) -> str:
+        """Minted when the file was created, or restored."""
+
+    @property
+    def version(self) -> Version:
+        """[loop] The current Version; a new object after each change."""
+
+    @property
+    def last_committed_at(self) -> int:
+        """[loop] The time of the newest batch in microseconds, 0 before the first."""
+
+    def commit(self, group: Group) -> None:
+        """[writer] Make ``group`` durable: the log rows, and the floor, in one transaction.
+
+        Raises StoreError if nothing was kept and the engine goes on; StoreFullError if COMMIT
+        or CHECKPOINT met "no space": call ``reopen``; OutcomeUnknownError for anything else:
+        stop.
+        """
+
+    def reopen(self) -> int:
+        """[writer] Open the file again after "no space", replay, CHECKPOINT; answer the last
+        durable sequence. The Version stays as it was: ``install`` what turned out durable.
+
+        Raises StoreFullError while there is still no space: call it again later.
+        """
+
+    def install(self, group: Group) -> None:
+        """[loop] Make a committed group visible: memtable, floor, frontier, one assignment."""
+
+    @property
+    def backlogged(self) -> bool:
+        """[loop] Both memtables are full: only jobs may run until a fold is installed."""
+
+    @property
+    def space_low(self) -> bool:
+        """[loop] Free space is below the watermark: refuse writes."""
+
+    def lookup(self, version: Version, key: bytes) -> Row | Cold | None:
+        """[loop] The row of a row key (a tombstone counts), None if absent, COLD if only the
+        file can tell.
+        """
+
+    def scan(
+        self,
+        version: Version,
+        start: bytes,
+        end: bytes,
+        *,
+        rows_max: int,
+        bytes_max: int,
+        forward: bool,
+    ) -> ScanPlan:
+        """[loop] Plan one page of the rows with ``start <= row key < end`` at ``version``."""
+
+    def pin(self, version: Version) -> None:
+        """[loop] Keep what ``version`` shows readable until as many ``unpin`` calls came."""
+
+    def unpin(self, version: Version) -> None:
+        """[loop] Let go of one ``pin``."""
+
+    def open_reader(self) -> Reader:
+        """A reader for one thread; it survives ``reopen``."""
+
+    def next_job(self, now: int, *, idle: bool) -> Job | None:
+        """[loop] The most urgent job at wall time ``now`` (microseconds), None if all is well.
+
+        At most one job is under way at a time: ask again after ``install``. ``idle`` allows
+        what may wait for a quiet moment.
+        """
+
+    def statistics(self) -> EngineStatistics:
+        """[loop] Sizes and counts, from memory and ``stat``."""
+
+    def close(self) -> None:
+        """[writer] CHECKPOINT, mark the shutdown as clean, close the file, drop the lock."""
