@@ -1,0 +1,1 @@
+"""What exo-stream promises, each promise by a test that can fail."""
