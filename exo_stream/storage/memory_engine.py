@@ -1,0 +1,307 @@
+"""MemoryEngine: an Engine and a StoreEngine in memory, for as long as the process lives.
+
+The same memtable and the same Versions as the file's engine, but nothing is ever folded.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+from exo_stream.errors import BatchEvictedError
+from exo_stream.limits import Limits
+from exo_stream.model import Row
+from exo_stream.payload import EncodedBatch
+from exo_stream.storage.engine import (
+    Cold,
+    EngineStatistics,
+    Group,
+    Job,
+    Reader,
+    Retention,
+    ScanPlan,
+    Version,
+)
+from exo_stream.storage.memtable import Memtable
+from exo_stream.storage.page import Bounds, MemoryPlan
+from exo_stream.storage.trait import InlineStore
+from exo_stream.storage.version import Pins, TableVersion
+
+
+def wall_clock() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+class MemoryEngine:
+    """A store in memory. ``log_id`` may be given; otherwise a new one is minted.
+
+    Deleted keys keep a tombstone for good, so this is for tests and for small, short lives.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_id: str | None = None,
+        limits: Limits | None = None,
+        now: Callable[[], int] = wall_clock,
+    ) -> None:
+        self._log_id = log_id or secrets.token_hex(16)
+        self._limits = limits or Limits()
+        self._log = MemoryLog()
+        self._version = TableVersion(frontier=0, floor=1, live=Memtable())
+        self._last_committed_at = 0
+        self._pins = Pins()
+        self._store = InlineStore(self, self._limits, now)
+
+    @property
+    def log_id(self) -> str:
+        """Names this log for as long as the engine lives."""
+        return self._log_id
+
+    @property
+    def version(self) -> TableVersion:
+        """[loop] The current Version; a new object after each change."""
+        return self._version
+
+    @property
+    def last_committed_at(self) -> int:
+        """[loop] The time of the newest batch in microseconds, 0 before the first."""
+        return self._last_committed_at
+
+    def commit(self, group: Group) -> None:
+        """[writer] Keep the batches; they become visible with ``install``."""
+        self._log.append(group.batches)
+
+    def reopen(self) -> int:
+        """[writer] Nothing to open; answer the last sequence kept."""
+        return self._log.newest
+
+    def install(self, group: Group) -> None:
+        """[loop] Make a committed group visible."""
+        version = self._version
+        frontier = version.frontier
+        if group.batches:
+            assert group.batches[0].sequence == frontier + 1, (group.batches[0], frontier)
+            version.live.apply(group.batches, self._pins.frontiers)
+            frontier = group.batches[-1].sequence
+            self._last_committed_at = group.batches[-1].committed_at
+        floor = version.floor if group.floor is None else max(version.floor, group.floor)
+        assert floor <= frontier + 1, (floor, frontier)
+        self._version = TableVersion(frontier, floor, version.live)
+
+    @property
+    def backlogged(self) -> bool:
+        """[loop] Never: there is nothing to wait for."""
+        return False
+
+    @property
+    def space_low(self) -> bool:
+        """[loop] Never."""
+        return False
+
+    def lookup(self, version: Version, key: bytes) -> Row | Cold | None:
+        """[loop] The row of a row key (a tombstone counts), None if absent."""
+        assert isinstance(version, TableVersion), version
+        assert version is self._version or version in self._pins, version.frontier
+        node = version.live.node(key, version.frontier)
+        return None if node is None else Row(key, node[0], node[1])
+
+    def scan(
+        self,
+        version: Version,
+        start: bytes,
+        end: bytes,
+        *,
+        rows_max: int,
+        bytes_max: int,
+        forward: bool,
+    ) -> ScanPlan:
+        """[loop] One page of the rows with ``start <= row key < end``, at once."""
+        assert isinstance(version, TableVersion), version
+        assert version is self._version or version in self._pins, version.frontier
+        return MemoryPlan(version, Bounds(start, end, rows_max, bytes_max, forward))
+
+    def pin(self, version: Version) -> None:
+        """[loop] Keep what ``version`` shows readable until as many ``unpin`` calls came."""
+        assert version is self._version or version in self._pins, version.frontier
+        self._pins.pin(version)
+
+    def unpin(self, version: Version) -> None:
+        """[loop] Let go of one ``pin``."""
+        self._pins.unpin(version)
+
+    def open_reader(self) -> Reader:
+        """A reader for one thread."""
+        return MemoryReader(self._log)
+
+    def next_job(self, now: int, *, idle: bool) -> Job | None:  # noqa: ARG002  the seam has it
+        """[loop] The removal of evicted batches, if there are any that nobody holds."""
+        floor = self._pins.log_floor(self._version.floor)
+        return _Removal(self._log, floor, self._limits) if self._log.oldest < floor else None
+
+    def statistics(self) -> EngineStatistics:
+        """[loop] Counts; there is no file."""
+        live = self._version.live
+        return EngineStatistics(
+            path=":memory:",
+            file_bytes=0,
+            free_bytes=0,
+            wal_bytes=0,
+            disk_free_bytes=0,
+            blocks=0,
+            runs=0,
+            block_entries=0,
+            memtable_entries=len(live.nodes),
+            memtable_bytes=live.payload_bytes,
+            cache_bytes=0,
+            folded_through=0,
+        )
+
+    def close(self) -> None:
+        """[writer] Nothing to do."""
+
+    def put_batch(self, kvs: Sequence[tuple[bytes, bytes]]) -> int:
+        """Write all pairs or none, as one batch; answer its sequence number."""
+        return self._store.put_batch(kvs)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The key's latest value, ``None`` if it is absent."""
+        return self._store.get(key)
+
+    def range_scan(
+        self, start: bytes, end: bytes, limit: int, forward: bool
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` pairs, both ends inclusive; an empty ``end`` is unbounded."""
+        return self._store.range_scan(start, end, limit, forward)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes | None]]:
+        """Each asked key with its value, in the order asked, duplicates kept."""
+        return self._store.get_many(keys)
+
+    def delete_batch(self, keys: Sequence[bytes]) -> int:
+        """Delete all keys as one batch; answer its sequence number."""
+        return self._store.delete_batch(keys)
+
+    def current_sequence(self) -> int:
+        """The sequence number of the newest batch, 0 before the first."""
+        return self._store.current_sequence()
+
+    def get_batch(self, sequence: int) -> list[tuple[bytes, bytes]] | None:
+        """The pairs of a retained batch; a deletion's batch is ``[]``; ``None`` if not there."""
+        return self._store.get_batch(sequence)
+
+    def oldest_retained_batch(self) -> int | None:
+        """The sequence number of the oldest batch of the log, ``None`` if the log is empty."""
+        return self._store.oldest_retained_batch()
+
+    def prune_batch_log(self, cutoff_exclusive: int) -> int:
+        """Evict every batch below the cutoff; answer how many there were."""
+        return self._store.prune_batch_log(cutoff_exclusive)
+
+
+class MemoryLog:
+    """Batches by sequence number. One thread appends; others may read: each step is atomic."""
+
+    def __init__(self) -> None:
+        self._batches: dict[int, EncodedBatch] = {}
+        self.oldest = 1
+        self.newest = 0
+
+    def append(self, batches: Sequence[EncodedBatch]) -> None:
+        """Keep the batches, numbered from ``newest + 1`` without a hole."""
+        for batch in batches:
+            assert batch.sequence == self.newest + 1, (batch, self.newest)
+            self._batches[batch.sequence] = batch
+            self.newest = batch.sequence
+
+    def get(self, sequence: int) -> EncodedBatch | None:
+        """The batch of this number, if it is still there."""
+        return self._batches.get(sequence)
+
+    def remove_oldest(self) -> None:
+        """Forget one batch."""
+        self.oldest += 1
+        del self._batches[self.oldest - 1]
+
+
+class MemoryReader:
+    """Reads the log of a MemoryEngine; the table never needs it."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+
+    def fetch(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:
+        """[reader] The row of each row key at ``version``, tombstones included."""
+        assert isinstance(version, TableVersion), version
+        nodes = [(key, version.live.node(key, version.frontier)) for key in keys]
+        return [None if node is None else Row(key, node[0], node[1]) for key, node in nodes]
+
+    def log_page(
+        self, after: int, *, through: int, batches_max: int, bytes_max: int
+    ) -> list[EncodedBatch]:
+        """[reader] The batches that follow ``after``, none above ``through``."""
+        page: list[EncodedBatch] = []
+        size = 0
+        for sequence in range(after + 1, min(through, self._log.newest, after + batches_max) + 1):
+            batch = self._log.get(sequence)
+            if batch is None:
+                raise BatchEvictedError(self._log.oldest)
+            size += len(batch.payload)
+            if page and size > bytes_max:
+                break
+            page.append(batch)
+        return page
+
+    def sequence_at(self, committed_at: int) -> int:
+        """[reader] The first retained sequence committed at or after this time."""
+        numbers = range(self._log.oldest, self._log.newest + 1)
+        at = bisect_left(numbers, committed_at, key=self._committed_at)
+        return numbers.start + at
+
+    def _committed_at(self, sequence: int) -> int:
+        batch = self._log.get(sequence)
+        # One that was removed meanwhile is older than every one that is there.
+        return 0 if batch is None else batch.committed_at
+
+    def cutoff(self, retention: Retention, now: int) -> int:
+        """[reader] The floor that ``retention`` asks for at time ``now``."""
+        oldest, newest = self._log.oldest, self._log.newest
+        floor = oldest
+        if retention.batches_max is not None:
+            floor = max(floor, newest + 1 - retention.batches_max)
+        if retention.seconds_max is not None:
+            floor = max(floor, self.sequence_at(now - retention.seconds_max * 1_000_000))
+        if retention.bytes_max is not None:
+            size = 0
+            for sequence in range(newest, floor - 1, -1):
+                batch = self._log.get(sequence)
+                size += 0 if batch is None else len(batch.payload)
+                if size > retention.bytes_max:
+                    return sequence + 1
+        return floor
+
+    def interrupt(self) -> None:
+        """Nothing here takes long."""
+
+
+class _Removal:
+    """The job that forgets evicted batches, in slices."""
+
+    name = "removal"
+
+    def __init__(self, log: MemoryLog, floor: int, limits: Limits) -> None:
+        self._log = log
+        self._floor = floor
+        self._limits = limits
+
+    def step(self) -> bool:
+        """[writer] Forget some; True when none is left."""
+        for _ in range(min(self._limits.slice_rows_max, self._floor - self._log.oldest)):
+            self._log.remove_oldest()
+        return self._log.oldest >= self._floor
+
+    def install(self) -> None:
+        """[loop] Nothing: evicted batches were invisible already."""

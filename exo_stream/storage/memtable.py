@@ -1,0 +1,142 @@
+"""The memtable: entries newer than every block, in memory, readable at any pinned frontier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from sortedcontainers import SortedList
+
+from exo_stream.model import Row, row_key
+from exo_stream.payload import EncodedBatch
+
+Node = tuple[int, bytes | None, "Node | None"]
+"""A value of one key: its sequence, the value, and an older node that a pin still needs."""
+
+_PREFIXES: Final = tuple(row_key(keyspace, b"") for keyspace in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """The rows of a memtable that a scan may need: complete for ``start <= key < end``.
+
+    That range is smaller than the one asked for when a bound was met first.
+    """
+
+    rows: list[Row]
+    start: bytes
+    end: bytes
+
+
+class Memtable:
+    """The latest value of each key of some consecutive batches, and older ones while needed.
+
+    Changed on the event loop only. Other threads may look up single keys meanwhile: a node never
+    changes once it is in the dict, and replacing one is atomic. They must not scan.
+    """
+
+    __slots__ = ("_ordered", "entries", "first_sequence", "nodes", "payload_bytes")
+
+    def __init__(self) -> None:
+        self.nodes: dict[bytes, Node] = {}
+        # Fed when a scan asks, so that pure ingest never pays for order.
+        self._ordered: SortedList[bytes] = SortedList()
+        self.first_sequence = 0
+        self.entries = 0
+        """Entries applied, overwritten ones included: what recovery would have to read again."""
+        self.payload_bytes = 0
+
+    def apply(self, batches: Sequence[EncodedBatch], pins: Sequence[int]) -> None:
+        """Make durable batches visible; ``pins`` are the pinned frontiers in rising order."""
+        if not batches:
+            return
+        if not self.first_sequence:
+            self.first_sequence = batches[0].sequence
+        nodes, prefixes = self.nodes, _PREFIXES
+        relevant = [pin for pin in pins if pin >= self.first_sequence]
+        for batch in batches:
+            sequence, entries = batch.sequence, batch.entries
+            if relevant:
+                self._apply_keeping(batch, relevant)
+            else:
+                for keyspace, key, value in entries:
+                    nodes[prefixes[keyspace] + key] = (sequence, value, None)
+            self.entries += len(entries)
+            self.payload_bytes += len(batch.payload)
+
+    def _apply_keeping(self, batch: EncodedBatch, pins: Sequence[int]) -> None:
+        nodes, sequence, newest = self.nodes, batch.sequence, pins[-1]
+        for keyspace, key, value in batch.entries:
+            at = _PREFIXES[keyspace] + key
+            older = nodes.get(at)
+            if older is not None and (older[2] is not None or older[0] > newest):
+                older = _needed(older, pins)
+            nodes[at] = (sequence, value, older)
+
+    def node(self, key: bytes, frontier: int) -> Node | None:
+        """What a reader at ``frontier`` sees of a row key; None if nothing here."""
+        node = self.nodes.get(key)
+        while node is not None and node[0] > frontier:
+            node = node[2]
+        return node
+
+    def keys(self, start: bytes, end: bytes, *, forward: bool) -> Iterator[bytes]:
+        """The row keys with ``start <= key < end``, in either direction."""
+        ordered, nodes = self._ordered, self.nodes
+        grown = len(nodes) - len(ordered)
+        if grown:
+            # No key ever leaves, so the newest of the dict's insertion order are the missing ones.
+            ordered.update(islice(reversed(nodes), grown))
+        return iter(ordered.irange(start, end, (True, False), not forward))
+
+    def capture(
+        self,
+        start: bytes,
+        end: bytes,
+        *,
+        frontier: int,
+        keys_max: int,
+        bytes_max: int,
+        forward: bool,
+    ) -> Capture:
+        """The rows visible at ``frontier``, in the scan's direction, tombstones included.
+
+        Stops after looking at ``keys_max`` keys, or once it holds ``bytes_max``.
+        """
+        rows: list[Row] = []
+        size = 0
+        last = b""
+        for looked_at, key in enumerate(self.keys(start, end, forward=forward)):
+            if looked_at >= keys_max or size >= bytes_max:
+                return Capture(rows, start, key) if forward else Capture(rows, last, end)
+            last = key
+            node = self.node(key, frontier)
+            if node is not None:
+                rows.append(Row(key, node[0], node[1]))
+                size += len(key) + len(node[1] or b"")
+        return Capture(rows, start, end)
+
+    def rows(self) -> Iterator[Row]:
+        """The latest row of every key, in key order, of a memtable that no longer changes."""
+        nodes = self.nodes
+        for key in sorted(nodes):
+            sequence, value, _ = nodes[key]
+            yield Row(key, sequence, value)
+
+
+def _needed(node: Node | None, pins: Iterable[int]) -> Node | None:
+    """The chain without the nodes that no pin sees, which makes it no longer than the pins."""
+    kept: list[Node] = []
+    for pin in reversed(list(pins)):
+        while node is not None and node[0] > pin:
+            node = node[2]
+        if node is None:
+            break
+        if not kept or kept[-1] is not node:
+            kept.append(node)
+    older: Node | None = None
+    for sequence, value, _ in reversed(kept):
+        older = (sequence, value, older)
+    return older

@@ -1,0 +1,71 @@
+"""The Version: everything a reader needs, as one immutable object; and the pins that hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from exo_stream.storage.engine import Version
+from exo_stream.storage.memtable import Memtable
+from exo_stream.storage.run import Run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TableVersion:
+    """The table and the log at ``frontier``: memtables first, then runs from newest to oldest.
+
+    It is read without a lock on any thread. Whoever uses it later than now pins it.
+    """
+
+    frontier: int
+    floor: int
+    live: Memtable
+    frozen: Memtable | None = None
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def memtables(self) -> Iterator[Memtable]:
+        """Those that hold entries, the newest first."""
+        yield self.live
+        if self.frozen is not None:
+            yield self.frozen
+
+
+class Pins:
+    """How often each Version is held; touched on the event loop only."""
+
+    def __init__(self) -> None:
+        self._counts: dict[TableVersion, int] = {}
+        self.frontiers: list[int] = []
+        """The held frontiers in rising order, each once."""
+
+    def pin(self, version: Version) -> None:
+        """Hold ``version`` once more."""
+        assert isinstance(version, TableVersion), version
+        self._counts[version] = self._counts.get(version, 0) + 1
+        self._sort()
+
+    def unpin(self, version: Version) -> None:
+        """Let go of it once."""
+        assert isinstance(version, TableVersion), version
+        assert version in self._counts, (version.frontier, self.frontiers)
+        self._counts[version] -= 1
+        if not self._counts[version]:
+            del self._counts[version]
+        self._sort()
+
+    def _sort(self) -> None:
+        self.frontiers = sorted({version.frontier for version in self._counts})
+
+    def log_floor(self, floor: int) -> int:
+        """The oldest batch that must stay in the file though the log's floor is at ``floor``.
+
+        Whoever holds a Version may go on to follow the log from there.
+        """
+        return min(floor, self.frontiers[0] + 1) if self.frontiers else floor
+
+    def __iter__(self) -> Iterator[TableVersion]:
+        return iter(self._counts)
+
+    def __contains__(self, version: object) -> bool:
+        return version in self._counts
