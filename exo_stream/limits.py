@@ -77,6 +77,8 @@ class Limits:
     heartbeat_seconds: int = 15
 
     connections_max: int = 10_000
+    connections_per_address_max: int = 4_096
+    """Behind a proxy everybody has one address; raise it there."""
     head_bytes_max: int = 16 * KIB
     headers_max: int = 100
     head_seconds_max: int = 5
