@@ -28,7 +28,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ExoStreamError(Exception):
@@ -43,6 +43,12 @@ class ExoStreamError(Exception):
     retryable: ClassVar[bool] = False
     fields: ClassVar[tuple[str, ...]] = ()
 
+    def again(self) -> Self:
+        """An equal error for one more waiter: raising an error object changes it."""
+        twin = type(self).__new__(type(self), *self.args)
+        twin.__dict__.update(self.__dict__)
+        return twin
+
 
 class InvalidRequestError(ExoStreamError):
     """The request breaks the protocol, a type or a rule; sending it again cannot help."""
@@ -54,7 +60,7 @@ class LimitExceededError(InvalidRequestError):
     """The request is larger than ``limit`` allows: ``actual`` against ``bound``."""
 
     code = "limit_exceeded"
-    fields = ("limit", "bound", "actual")
+    fields: ClassVar[tuple[str, ...]] = ("limit", "bound", "actual")
 
     def __init__(self, limit: str, bound: int, actual: int) -> None:
         super().__init__(f"{limit} is {bound}, but this is {actual}")
@@ -70,7 +76,7 @@ class ConflictError(ExoStreamError):
     """
 
     code = "conflict"
-    fields = ("key", "version")
+    fields: ClassVar[tuple[str, ...]] = ("key", "version")
 
     def __init__(self, key: bytes, version: int) -> None:
         state = f"is at version {version}" if version else "is absent"
@@ -83,7 +89,7 @@ class BatchEvictedError(ExoStreamError):
     """The cursor points below what retention kept; resume from ``oldest_retained``, knowingly."""
 
     code = "batch_evicted"
-    fields = ("oldest_retained",)
+    fields: ClassVar[tuple[str, ...]] = ("oldest_retained",)
 
     def __init__(self, oldest_retained: int) -> None:
         super().__init__(f"evicted: the oldest retained batch is {oldest_retained}")
@@ -94,7 +100,7 @@ class CursorAheadError(ExoStreamError):
     """The cursor points past the log's end, as after an older backup was restored."""
 
     code = "cursor_ahead"
-    fields = ("frontier",)
+    fields: ClassVar[tuple[str, ...]] = ("frontier",)
 
     def __init__(self, frontier: int) -> None:
         super().__init__(f"the cursor is ahead of the log, whose newest batch is {frontier}")
@@ -105,7 +111,7 @@ class LogMismatchError(ExoStreamError):
     """The cursor belongs to another log; start again from a snapshot or the oldest batch."""
 
     code = "log_mismatch"
-    fields = ("log_id",)
+    fields: ClassVar[tuple[str, ...]] = ("log_id",)
 
     def __init__(self, log_id: str) -> None:
         super().__init__(f"the cursor is of another log; this one is {log_id}")
@@ -116,7 +122,7 @@ class ProducerFencedError(ExoStreamError):
     """A later epoch of this producer has taken over; this one must stop."""
 
     code = "producer_fenced"
-    fields = ("current_epoch",)
+    fields: ClassVar[tuple[str, ...]] = ("current_epoch",)
 
     def __init__(self, current_epoch: int) -> None:
         super().__init__(f"the producer's current epoch is {current_epoch}")
@@ -127,7 +133,7 @@ class ProducerGapError(ExoStreamError):
     """A contiguous producer skipped a number; send ``expected_seq`` first."""
 
     code = "producer_gap"
-    fields = ("expected_seq", "received_seq")
+    fields: ClassVar[tuple[str, ...]] = ("expected_seq", "received_seq")
 
     def __init__(self, expected_seq: int, received_seq: int) -> None:
         super().__init__(f"expected seq {expected_seq}, received {received_seq}")
@@ -146,7 +152,7 @@ class NotVisibleYetError(ExoStreamError):
 
     code = "not_visible_yet"
     retryable = True
-    fields = ("frontier", "required")
+    fields: ClassVar[tuple[str, ...]] = ("frontier", "required")
 
     def __init__(self, frontier: int, required: int) -> None:
         super().__init__(f"sequence {required} is required, the frontier is at {frontier}")
@@ -206,7 +212,7 @@ class FileInUseError(ExoStreamError):
     """Another process, or this one, has the file open; ``pid`` names it, 0 if unknown."""
 
     code = "file_in_use"
-    fields = ("pid",)
+    fields: ClassVar[tuple[str, ...]] = ("pid",)
 
     def __init__(self, path: str, pid: int) -> None:
         holder = f"process {pid}" if pid else "another process"

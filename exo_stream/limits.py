@@ -27,10 +27,9 @@ class Limits:
     """Keys and values of one batch; it may be raised to 256 MiB."""
 
     group_batches_max: int = 4_096
-    group_entries_max: int = 16_384
     group_bytes_max: int = 8 * MIB
-    """One COMMIT: a larger group would keep its first writer waiting for its last. A single
-    batch may be larger; it is a group of its own."""
+    """One COMMIT, each entry counted with its cost in memory: a larger group would keep its
+    first writer waiting for its last. A single batch may be larger; it is a group of its own."""
     waiting_writes_max: int = 8_192
     waiting_bytes_max: int = 128 * MIB
     """What may wait in ingest's mailbox; beyond it callers wait for room."""

@@ -7,12 +7,18 @@ that it can be cut off by reading a few heads instead of decoding everything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import cbor2
 
 from exo_stream.model import Entry, Keyspace
+
+ENTRY_BYTES: Final = 160
+"""What a decoded entry costs in memory beside its bytes: a tuple and two byte strings."""
+
+NONE: Final = b"\x80"
+"""The payload without entries."""
 
 _ENTRY_OF_PRODUCER: Final = b"\x83\x01"
 """How an entry begins whose keyspace is PRODUCER: an array of three, then the number 1."""
@@ -21,33 +27,44 @@ _ENTRY_OF_PRODUCER: Final = b"\x83\x01"
 class EncodedBatch:
     """One batch as the log keeps it: its number, its time, and its payload.
 
-    ``entries`` are decoded when first asked for and kept, so that all in-process readers of the
-    tail share one decoding and a frame that travels as bytes costs none.
+    It is made from its payload or from its entries; the other one is made when first asked for,
+    and kept. So all in-process readers of the tail share one decoding, and a batch that travels
+    as bytes is never decoded.
     """
 
-    __slots__ = ("_entries", "committed_at", "payload", "sequence")
+    __slots__ = ("_entries", "_payload", "committed_at", "sequence")
 
     def __init__(
         self,
         sequence: int,
         committed_at: int,
-        payload: bytes,
+        payload: bytes | None = None,
         entries: tuple[Entry, ...] | None = None,
     ) -> None:
+        assert payload is not None or entries is not None
         self.sequence = sequence
         self.committed_at = committed_at
-        self.payload = payload
+        self._payload = payload
         self._entries = entries
+
+    @property
+    def payload(self) -> bytes:
+        """The entries as CBOR."""
+        if self._payload is None:
+            assert self._entries is not None
+            self._payload = encode_entries(self._entries)
+        return self._payload
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Every entry in write order, those of the PRODUCER keyspace included."""
         if self._entries is None:
-            self._entries = decode_entries(self.payload)
+            assert self._payload is not None
+            self._entries = decode_entries(self._payload)
         return self._entries
 
     def __repr__(self) -> str:
-        return f"EncodedBatch({self.sequence}, {len(self.payload)} bytes)"
+        return f"EncodedBatch({self.sequence})"
 
 
 def encode_entries(entries: Sequence[Entry]) -> bytes:
@@ -79,13 +96,8 @@ def visible(payload: bytes) -> bytes:
         end = _skip_string(payload, _skip_string(payload, end + len(_ENTRY_OF_PRODUCER)))
         hidden += 1
     if hidden == count or payload[end + 1] != Keyspace.STORE:
-        return _array_head(0)
+        return NONE
     return payload if not hidden else _array_head(count - hidden) + payload[end:]
-
-
-def entries_of_store(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Those of ``entries`` that belong to the STORE keyspace."""
-    return tuple([entry for entry in entries if entry[0] == Keyspace.STORE])
 
 
 def _skip_string(data: bytes, at: int) -> int:

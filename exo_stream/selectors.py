@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from exo_stream.model import Entry, Keyspace
+from exo_stream.model import Keyspace
+from exo_stream.payload import NONE, EncodedBatch, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,18 @@ class Selector:
         """Whether every entry of the store matches, so that a payload can travel unread."""
         return not self.prefix and self.keyspace is Keyspace.STORE
 
-    def select(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:
-        """The matching entries, in their order."""
+    def select(self, batch: EncodedBatch) -> EncodedBatch | None:
+        """The batch with its matching entries only, in their order; None if there are none.
+
+        The whole batch, where all of it matches, keeps its bytes.
+        """
+        if self.takes_all:
+            payload = visible(batch.payload)
+            if payload is batch.payload:
+                return batch
+            return EncodedBatch(batch.sequence, batch.committed_at, payload) if payload != NONE else None
         keyspace, prefix = self.keyspace, self.prefix
-        return tuple([e for e in entries if e[0] == keyspace and e[1].startswith(prefix)])
+        matching = [e for e in batch.entries if e[0] == keyspace and e[1].startswith(prefix)]
+        if not matching:
+            return None
+        return EncodedBatch(batch.sequence, batch.committed_at, entries=tuple(matching))

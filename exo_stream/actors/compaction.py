@@ -1,0 +1,153 @@
+"""The compaction actor: plans folds, merges, deletions, CHECKPOINTs, retention and expiry.
+
+It only plans; ingest, the one writer, performs. It is woken after every group and by its timer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import trio
+
+from exo_stream import producers
+from exo_stream.actors.mailbox import Bell, Mailbox
+from exo_stream.actors.orders import Decide, MoveFloor, Perform, Work
+from exo_stream.actors.reads import Reads
+from exo_stream.errors import ExoStreamError, PlatformClosedError
+from exo_stream.limits import Limits
+from exo_stream.model import Keyspace, row_key
+from exo_stream.snapshots import Snapshots
+from exo_stream.storage.engine import Engine, Retention
+
+log = structlog.get_logger()
+
+TICK_SECONDS: Final = 1.0
+"""How often retention, held snapshots and idleness are looked at."""
+
+EXPIRY_SECONDS_MAX: Final = 3600
+"""How often producers are looked through; oftener where they expire sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the actor works with. It owns the plans and the rules; it writes nothing itself."""
+
+    engine: Engine
+    work: Mailbox[Work]
+    writes: Mailbox[Decide]
+    reads: Reads
+    snapshots: Snapshots
+    changed: Bell
+    retention: Retention
+    clock: Callable[[], int]
+    limits: Limits
+
+
+async def run(means: Means) -> None:
+    """Keep the file in order until ingest stops taking work."""
+    last_change = next_tick = trio.current_time()
+    next_expiry = trio.current_time() + _expiry_seconds(means)
+    try:
+        while True:
+            now = trio.current_time()
+            if now >= next_tick:
+                next_tick = now + TICK_SECONDS
+                await _apply_retention(means)
+            if now >= next_expiry:
+                next_expiry = now + _expiry_seconds(means)
+                await _expire_producers(means)
+            idle = now - last_change >= means.limits.idle_seconds
+            if await _run_next_job(means, idle=idle):
+                continue
+            with trio.move_on_at(next_tick):
+                await means.changed.wait()
+                last_change = trio.current_time()
+    except PlatformClosedError:
+        return
+
+
+async def _run_next_job(means: Means, *, idle: bool) -> bool:
+    """Perform the most urgent job, whole; answer whether there was one and it succeeded."""
+    job = means.engine.next_job(means.clock(), idle=idle)
+    if job is None:
+        return False
+    try:
+        while not await means.work.ask(Perform(job=job)):
+            pass
+    except PlatformClosedError:
+        raise
+    except ExoStreamError as error:  # ingest has rolled it back; it is planned anew
+        log.warning("job abandoned", job=job.name, error=str(error))
+        return False
+    log.debug("job done", job=job.name)
+    return True
+
+
+async def _apply_retention(means: Means) -> None:
+    means.snapshots.expire()
+    cutoff = 0
+    if means.snapshots.wanted_floor > means.engine.version.floor and not means.snapshots.floors():
+        cutoff = means.snapshots.wanted_floor
+    if means.retention != Retention():
+        cutoff = max(cutoff, await _retention_cutoff(means))
+    if cutoff > means.engine.version.floor:
+        await _move_floor(means, cutoff)
+
+
+async def _retention_cutoff(means: Means) -> int:
+    try:
+        return await means.reads.cutoff(means.retention, means.clock())
+    except PlatformClosedError:
+        raise
+    except ExoStreamError as error:
+        log.warning("retention postponed", error=str(error))
+        return 0
+
+
+async def _move_floor(means: Means, cutoff: int) -> None:
+    try:
+        evicted = await means.work.ask(MoveFloor(cutoff=cutoff))
+    except PlatformClosedError:
+        raise
+    except ExoStreamError as error:
+        log.warning("retention postponed", error=str(error))
+    else:
+        log.debug("log evicted", batches=evicted)
+
+
+def _expiry_seconds(means: Means) -> float:
+    return max(TICK_SECONDS, min(EXPIRY_SECONDS_MAX, means.limits.producer_idle_seconds / 4))
+
+
+async def _expire_producers(means: Means) -> None:
+    before = means.clock() - means.limits.producer_idle_seconds * 1_000_000
+    start: bytes | None = row_key(Keyspace.PRODUCER, b"")
+    end = row_key(Keyspace.PRODUCER + 1, b"")
+    while start is not None:
+        try:
+            page = await means.reads.page(
+                means.engine.version,
+                start,
+                end,
+                rows_max=means.limits.page_rows_max,
+                forward=True,
+            )
+            for row in page.rows:
+                key = row.key[1:]
+                if producers.is_head(key) and _idle_since(row.value, before):
+                    await means.writes.ask(
+                        Decide(decide=producers.expire(key[1:], before=before))
+                    )
+        except PlatformClosedError:
+            raise
+        except ExoStreamError as error:
+            log.warning("expiry postponed", error=str(error))
+            return
+        start = page.resume
+
+
+def _idle_since(value: bytes | None, before: int) -> bool:
+    return value is not None and producers.decode_head(value).seen_at < before

@@ -1,0 +1,84 @@
+"""The fan-out actor: tells those who have caught up what was just committed.
+
+For each group: find the selectors that match; wake the parked; encode once per selector and
+encoder, and write that to every live seat without waking a task. A seat that cannot take it is
+lost: its subscriber reads on from the tail, at its own pace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from exo_stream.interest import Body, Encoder, Interest, Seat
+from exo_stream.payload import EncodedBatch
+from exo_stream.selectors import Selector
+
+log = structlog.get_logger()
+
+SEATS_PER_CHECKPOINT: Final = 128
+"""How many seats are written to before other tasks get a turn: about a millisecond."""
+
+
+async def run(
+    committed: trio.MemoryReceiveChannel[Sequence[EncodedBatch]], interest: Interest
+) -> None:
+    """Deliver each committed group, in order, until no more can come."""
+    async for batches in committed:
+        matched = interest.match(batches)
+        # Who enters the index from here on stands at the frontier, behind this group.
+        seats = [
+            (selector, found, _wake(interest, selector, found))
+            for selector, found in matched.items()
+        ]
+        written = 0
+        for selector, found, seated in seats:
+            written = await _write(interest, selector, found, seated, written)
+        interest.through = batches[-1].sequence
+
+
+def _wake(interest: Interest, selector: Selector, found: Sequence[EncodedBatch]) -> list[Seat]:
+    """Wake the parked; answer the seats that have not had this group yet."""
+    some = interest.interested(selector)
+    assert some is not None, selector
+    for parked in some.parked:
+        if parked.matched is None:
+            parked.matched = found[0].sequence
+            parked.woken.set()
+    return [seat for seat in some.seats if seat.sequence < found[-1].sequence]
+
+
+async def _write(
+    interest: Interest,
+    selector: Selector,
+    found: Sequence[EncodedBatch],
+    seated: Sequence[Seat],
+    written: int,
+) -> int:
+    """Write what matched to each seat; answer how many seats have been written to so far."""
+    bodies: dict[Encoder, list[Body]] = {}
+    selected: list[EncodedBatch] = []
+    for seat in seated:
+        if not bodies:
+            selected = [match for batch in found if (match := selector.select(batch))]
+        if seat.encode not in bodies:
+            bodies[seat.encode] = seat.encode(selected)
+        some = interest.interested(selector)
+        if some is not None and seat in some.seats:  # it may have left at the checkpoint below
+            _write_one(interest, seat, bodies[seat.encode])
+        written += 1
+        if written % SEATS_PER_CHECKPOINT == 0:
+            await trio.lowlevel.checkpoint()
+    return written
+
+
+def _write_one(interest: Interest, seat: Seat, bodies: Sequence[Body]) -> None:
+    for body in bodies:
+        if not seat.try_send(body.data):
+            log.debug("seat lost", sequence=seat.sequence)
+            interest.lose_seat(seat)
+            return
+        seat.sequence = body.through

@@ -1,0 +1,34 @@
+"""What ingest can be asked: to decide on a write, to move the log's floor, to perform a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from exo_stream.actors.mailbox import Request
+from exo_stream.decision import Decision
+from exo_stream.storage.engine import Job
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decide(Request[Any]):
+    """Decide under the single writer; the answer is the decision's, once it is durable."""
+
+    decide: Decision
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MoveFloor(Request[int]):
+    """Evict every batch below ``cutoff``; answer how many batches that were."""
+
+    cutoff: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Perform(Request[bool]):
+    """Run one step of a job on the writer thread; answer whether it was the last."""
+
+    job: Job
+
+
+Work = MoveFloor | Perform

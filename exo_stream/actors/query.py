@@ -1,0 +1,107 @@
+"""The query actor: one reader thread, and the reads that memory could not serve.
+
+A platform runs two of them, one for gets and pages, one for long work, so that a long query never
+delays a get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, assert_never
+
+import structlog
+import trio
+
+from exo_stream.actors.mailbox import Mailbox
+from exo_stream.actors.reads import Fetch, FindCutoff, FindTime, Read, ReadLog, Scan
+from exo_stream.errors import ExoStreamError
+from exo_stream.limits import Limits
+from exo_stream.storage.engine import Reader
+from exo_stream.storage.hop import Hop
+
+log = structlog.get_logger()
+
+
+async def run(mailbox: Mailbox[Read], reader: Reader, hop: Hop, limits: Limits) -> None:
+    """Serve reads until the mailbox closes; those that come together cross the thread together."""
+    with mailbox.serving():
+        while not mailbox.closed or len(mailbox):
+            reads = mailbox.take(requests_max=limits.page_rows_max, bytes_max=limits.page_bytes_max)
+            if not reads:
+                await mailbox.bell.wait()
+                continue
+            fetches = [read for read in reads if isinstance(read, Fetch)]
+            if fetches:
+                await _bounded(reader, hop, partial(_fetch, reader, fetches), limits)
+            for read in reads:
+                if not isinstance(read, Fetch):
+                    await _bounded(reader, hop, partial(_answer, reader, read, limits), limits)
+
+
+async def _bounded(
+    reader: Reader, hop: Hop, work: Callable[[], Callable[[], None]], limits: Limits
+) -> None:
+    """Run ``work`` on the reader thread, interrupted at the deadline; then give its answers."""
+
+    async def interrupt_at_deadline() -> None:
+        await trio.sleep(limits.query_seconds_max)
+        log.warning("query interrupted", seconds=limits.query_seconds_max)
+        reader.interrupt()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(interrupt_at_deadline)
+        give_answers = await hop(work)
+        give_answers()
+        nursery.cancel_scope.cancel()
+
+
+def _fetch(reader: Reader, fetches: Sequence[Fetch]) -> Callable[[], None]:
+    """Fetch what all of them want, one query for each Version; answer on the loop."""
+    by_version: dict[int, list[Fetch]] = {}
+    for fetch in fetches:
+        by_version.setdefault(id(fetch.version), []).append(fetch)
+    answers: list[Callable[[], None]] = []
+    for same in by_version.values():
+        keys = [key for fetch in same for key in fetch.keys]
+        try:
+            rows = iter(reader.fetch(same[0].version, keys))
+        except ExoStreamError as error:
+            answers.extend(partial(fetch.reply.fail, error.again()) for fetch in same)
+            continue
+        for fetch in same:
+            answers.append(partial(fetch.reply.set, [next(rows) for _ in fetch.keys]))
+
+    def give_answers() -> None:
+        for answer in answers:
+            answer()
+
+    return give_answers
+
+
+def _answer(reader: Reader, read: Read, limits: Limits) -> Callable[[], None]:
+    try:
+        return partial(read.reply.set, _result(reader, read, limits))
+    except ExoStreamError as error:
+        return partial(read.reply.fail, error)
+
+
+def _result(reader: Reader, read: Read, limits: Limits) -> Any:
+    match read:
+        case Scan(plan=plan):
+            return plan.run(reader)
+        case ReadLog(after=after, through=through):
+            return reader.log_page(
+                after,
+                through=through,
+                batches_max=limits.page_rows_max,
+                bytes_max=limits.page_bytes_max,
+            )
+        case FindTime(committed_at=committed_at):
+            return reader.sequence_at(committed_at)
+        case FindCutoff(retention=retention, now=now):
+            return reader.cutoff(retention, now)
+        case Fetch():
+            raise AssertionError("fetches are served together")
+    assert_never(read)
+

@@ -1,0 +1,127 @@
+"""Reading at a Version: from memory where memory can tell, else by asking the query actor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from exo_stream.actors.mailbox import Mailbox, Request
+from exo_stream.limits import Limits
+from exo_stream.model import Row
+from exo_stream.payload import EncodedBatch
+from exo_stream.storage.engine import Cold, Engine, Page, Retention, ScanPlan, Version
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fetch(Request[list[Row | None]]):
+    """The rows of these row keys at ``version``, which the asker has pinned."""
+
+    version: Version
+    keys: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan(Request[Page]):
+    """One planned page of a scan."""
+
+    plan: ScanPlan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadLog(Request[list[EncodedBatch]]):
+    """The batches that follow ``after``, up to ``through``, one page of them."""
+
+    after: int
+    through: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FindTime(Request[int]):
+    """The first retained sequence committed at or after ``committed_at``."""
+
+    committed_at: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FindCutoff(Request[int]):
+    """The floor that ``retention`` asks for at time ``now``."""
+
+    retention: Retention
+    now: int
+
+
+Read = Fetch | Scan | ReadLog | FindTime | FindCutoff
+
+
+class Reads:
+    """The asking side of the query actor. ``near`` answers gets and pages, ``far`` long work."""
+
+    def __init__(
+        self, engine: Engine, near: Mailbox[Read], far: Mailbox[Read], limits: Limits
+    ) -> None:
+        self.engine = engine
+        self.limits = limits
+        self._near = near
+        self._far = far
+        self._served_from_memory = 0
+
+    async def rows(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:
+        """The row of each row key at ``version``; tombstones are rows."""
+        found = [self.engine.lookup(version, key) for key in keys]
+        cold = [key for key, row in zip(keys, found, strict=True) if isinstance(row, Cold)]
+        if not cold:
+            await self._yield_now_and_then()
+            return [row for row in found if not isinstance(row, Cold)]
+        self.engine.pin(version)
+        try:
+            fetched = iter(await self._near.ask(Fetch(version, cold)))
+        finally:
+            self.engine.unpin(version)
+        return [next(fetched) if isinstance(row, Cold) else row for row in found]
+
+    async def page(
+        self, version: Version, start: bytes, end: bytes, *, rows_max: int, forward: bool
+    ) -> Page:
+        """One page of the live rows with ``start <= row key < end`` at ``version``."""
+        plan = self.engine.scan(
+            version,
+            start,
+            end,
+            rows_max=min(rows_max, self.limits.page_rows_max),
+            bytes_max=self.limits.page_bytes_max,
+            forward=forward,
+        )
+        if plan.in_memory:
+            await self._yield_now_and_then()
+            return plan.run(None)
+        self.engine.pin(version)
+        try:
+            return await self._near.ask(Scan(plan))
+        finally:
+            self.engine.unpin(version)
+
+    async def log_page(self, after: int, through: int) -> list[EncodedBatch]:
+        """The batches that follow ``after``, up to ``through``: at least one if there is one.
+
+        Raises BatchEvictedError if the next one is gone.
+        """
+        return await self._near.ask(ReadLog(after, through))
+
+    async def sequence_at(self, committed_at: int) -> int:
+        """The first retained sequence committed at or after this time, in microseconds."""
+        return await self._far.ask(FindTime(committed_at))
+
+    async def cutoff(self, retention: Retention, now: int) -> int:
+        """The floor that ``retention`` asks for at time ``now``, in microseconds."""
+        return await self._far.ask(FindCutoff(retention, now))
+
+    async def _yield_now_and_then(self) -> None:
+        # A full checkpoint is twenty times the price of such a read; a task that reads in a loop
+        # still lets others run.
+        self._served_from_memory += 1
+        if self._served_from_memory % 64:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()

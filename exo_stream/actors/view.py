@@ -1,0 +1,94 @@
+"""What a decision sees: the current Version, plus what its group has decided before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from exo_stream.actors.reads import Reads
+from exo_stream.decision import UNKNOWN, KeyRange, Need, Unknown
+from exo_stream.model import Entry, Row, row_key
+from exo_stream.storage.engine import Cold, Version
+
+
+class GroupView:
+    """The view of one group's decisions; it lives from the group's first decision to its COMMIT.
+
+    What it fetched stays true as long as the Version is the current one, and only ingest, which
+    is busy with this group, changes that.
+    """
+
+    def __init__(self, reads: Reads, version: Version) -> None:
+        self.sequence = version.frontier + 1
+        self._reads = reads
+        self._version = version
+        self._written: dict[bytes, Row] = {}
+        self._unindexed: list[tuple[int, Sequence[Entry]]] = []
+        self._fetched: dict[bytes, Row | None] = {}
+        self._ranges: dict[tuple[bytes, bytes], tuple[list[Row], bool]] = {}
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Count ``entries`` as written by batch ``sequence``; the next decision gets the next."""
+        self._unindexed.append((self.sequence, entries))
+        self.sequence += 1
+
+    def row(self, keyspace: int, key: bytes) -> Row | Unknown | None:
+        """The row of a key, a tombstone included; None if there is none."""
+        self._index()
+        wanted = row_key(keyspace, key)
+        if wanted in self._written:
+            return self._written[wanted]
+        if wanted in self._fetched:
+            return self._fetched[wanted]
+        found = self._reads.engine.lookup(self._version, wanted)
+        return UNKNOWN if isinstance(found, Cold) else found
+
+    def rows(self, wanted: KeyRange) -> list[Row] | Unknown:
+        """The live rows of a range in key order."""
+        start, end = row_key(wanted.keyspace, wanted.start), row_key(wanted.keyspace, wanted.end)
+        if (start, end) not in self._ranges:
+            return UNKNOWN
+        fetched, complete = self._ranges[start, end]
+        merged = {row.key: row for row in fetched}
+        for key, row in self._written_between(start, end).items():
+            # Past the last row of an incomplete range the order of what follows is not known.
+            if complete or key <= fetched[-1].key:
+                merged[key] = row
+        live = [merged[key] for key in sorted(merged) if merged[key].value is not None]
+        if len(live) < wanted.limit and not complete:
+            return UNKNOWN
+        return live[: wanted.limit]
+
+    async def fetch(self, needs: Sequence[Need]) -> None:
+        """Bring what ``needs`` names into memory."""
+        keys = list({row_key(*key) for need in needs for key in need.keys})
+        if keys:
+            rows = await self._reads.rows(self._version, keys)
+            self._fetched.update(zip(keys, rows, strict=True))
+        for wanted in {wanted for need in needs for wanted in need.ranges}:
+            await self._fetch_range(wanted)
+
+    async def _fetch_range(self, wanted: KeyRange) -> None:
+        start, end = row_key(wanted.keyspace, wanted.start), row_key(wanted.keyspace, wanted.end)
+        # What the group has deleted in the range hides as many rows: fetch that many more.
+        limit = wanted.limit + len(self._written_between(start, end))
+        rows: list[Row] = []
+        resume: bytes | None = start
+        while resume is not None and len(rows) < limit:
+            page = await self._reads.page(
+                self._version, resume, end, rows_max=limit - len(rows), forward=True
+            )
+            rows.extend(page.rows)
+            resume = page.resume
+        self._ranges[start, end] = (rows, resume is None)
+
+    def _written_between(self, start: bytes, end: bytes) -> dict[bytes, Row]:
+        self._index()
+        return {key: row for key, row in self._written.items() if start <= key < end}
+
+    def _index(self) -> None:
+        # Most groups are plain puts that nobody asks about; they are never indexed.
+        for sequence, entries in self._unindexed:
+            for keyspace, key, value in entries:
+                whole = row_key(keyspace, key)
+                self._written[whole] = Row(whole, sequence, value)
+        self._unindexed.clear()

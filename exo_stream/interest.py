@@ -1,0 +1,177 @@
+"""Who wants to hear of which entries: parked subscribers and live seats, by selector.
+
+A group is matched against all prefixes at once, by a hash per prefix length; a thousand
+subscribers with a thousand prefixes cost one look-up per entry and length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import trio
+
+from exo_stream.payload import EncodedBatch
+from exo_stream.selectors import Selector
+
+
+class Body(NamedTuple):
+    """The bytes of one frame that all seats of a selector share.
+
+    Whoever has taken it has received everything up to ``through``.
+    """
+
+    data: bytes
+    through: int
+
+
+Encoder = Callable[[Sequence[EncodedBatch]], list[Body]]
+"""Makes the bodies of some matched batches; one function for all seats that can share them."""
+
+
+class Parked:
+    """A subscriber that has caught up and sleeps until something matches.
+
+    ``matched`` is then the first sequence that did; everything before it, from where the
+    subscriber stood, did not.
+    """
+
+    __slots__ = ("matched", "woken")
+
+    def __init__(self) -> None:
+        self.matched: int | None = None
+        self.woken = trio.Event()
+
+
+class Seat:
+    """A caught-up subscriber that the fan-out may write to directly.
+
+    ``try_send(data)`` never blocks and answers whether it took it; the seat is lost when it did
+    not. ``sequence`` is the last one that the seat took.
+    """
+
+    __slots__ = ("encode", "lost", "selector", "sequence", "try_send")
+
+    def __init__(
+        self,
+        selector: Selector,
+        sequence: int,
+        encode: Encoder,
+        try_send: Callable[[bytes], bool],
+    ) -> None:
+        self.selector = selector
+        self.sequence = sequence
+        self.encode = encode
+        self.try_send = try_send
+        self.lost = trio.Event()
+
+
+@dataclass(slots=True)
+class Interested:
+    """All that share one selector."""
+
+    parked: set[Parked] = field(default_factory=set)
+    seats: dict[Seat, None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.parked or self.seats)
+
+
+class Interest:
+    """The index. Subscribers enter and leave it synchronously; the fan-out actor reads it.
+
+    ``through`` is the last sequence that has been matched and handed to everybody: whoever has
+    been in the index since before ``through`` and was not woken has missed nothing.
+    """
+
+    def __init__(self, through: int) -> None:
+        self.through = through
+        self._all: dict[Selector, Interested] = {}
+        self._by_prefix: dict[tuple[int, int], dict[bytes, Selector]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(some.parked) + len(some.seats) for some in self._all.values())
+
+    @property
+    def seats(self) -> int:
+        """How many live seats there are."""
+        return sum(len(some.seats) for some in self._all.values())
+
+    def park(self, selector: Selector) -> Parked:
+        """Be woken by the next group that matches."""
+        parked = Parked()
+        self._interested(selector).parked.add(parked)
+        return parked
+
+    def unpark(self, selector: Selector, parked: Parked) -> None:
+        """Leave, woken or not."""
+        self._all[selector].parked.discard(parked)
+        self._forget_if_empty(selector)
+
+    def take_seat(self, seat: Seat) -> None:
+        """Have the fan-out write to it what follows ``seat.sequence``, which is the frontier.
+
+        The fan-out may still be busy with groups up to the frontier; it skips them here.
+        """
+        assert seat.sequence >= self.through, (seat.sequence, self.through)
+        self._interested(seat.selector).seats[seat] = None
+
+    def leave_seat(self, seat: Seat) -> int:
+        """Give the seat up, lost already or not; the answer is the last sequence it took."""
+        some = self._all.get(seat.selector)
+        if some is not None and seat in some.seats:
+            del some.seats[seat]
+            self._forget_if_empty(seat.selector)
+            seat.sequence = max(seat.sequence, self.through)
+        return seat.sequence
+
+    def lose_seat(self, seat: Seat) -> None:
+        """Take a seat away from a subscriber that could not take a frame, and tell it."""
+        self.leave_seat(seat)
+        seat.lost.set()
+
+    def interested(self, selector: Selector) -> Interested | None:
+        """Who shares ``selector``, if anybody still does."""
+        return self._all.get(selector)
+
+    def match(self, batches: Sequence[EncodedBatch]) -> dict[Selector, list[EncodedBatch]]:
+        """The batches in which each selector of the index has at least one matching entry."""
+        matched: dict[Selector, list[EncodedBatch]] = {}
+        lengths = [(keyspace, n, table) for (keyspace, n), table in self._by_prefix.items()]
+        if not lengths:
+            return matched
+        for batch in batches:
+            for selector in self._match_one(batch, lengths):
+                matched.setdefault(selector, []).append(batch)
+        return matched
+
+    def _match_one(
+        self, batch: EncodedBatch, lengths: Sequence[tuple[int, int, dict[bytes, Selector]]]
+    ) -> set[Selector]:
+        found: set[Selector] = set()
+        for keyspace, length, table in lengths:
+            if not length:
+                if any(entry[0] == keyspace for entry in batch.entries):
+                    found.add(table[b""])
+                continue
+            prefixes = {entry[1][:length] for entry in batch.entries if entry[0] == keyspace}
+            small, large = sorted((prefixes, table.keys()), key=len)
+            found.update(table[prefix] for prefix in small if prefix in large)
+        return found
+
+    def _interested(self, selector: Selector) -> Interested:
+        some = self._all.get(selector)
+        if some is None:
+            some = self._all[selector] = Interested()
+            length = (int(selector.keyspace), len(selector.prefix))
+            self._by_prefix.setdefault(length, {})[selector.prefix] = selector
+        return some
+
+    def _forget_if_empty(self, selector: Selector) -> None:
+        if not self._all[selector]:
+            del self._all[selector]
+            length = (int(selector.keyspace), len(selector.prefix))
+            del self._by_prefix[length][selector.prefix]
+            if not self._by_prefix[length]:
+                del self._by_prefix[length]

@@ -1,0 +1,168 @@
+"""Writes to the store: what may be asked, and how one is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeGuard, assert_never
+
+from exo_stream.decision import UNKNOWN, Answer, Decision, Need, Refuse, Unknown, Verdict, View, Write
+from exo_stream.errors import ConflictError, InvalidRequestError, LimitExceededError
+from exo_stream.limits import STORE_KEY_BYTES_MAX, Limits
+from exo_stream.model import SEQUENCE_MAX, Entry, Keyspace
+from exo_stream.payload import ENTRY_BYTES, encode_entries, prepend
+from exo_stream.producers import Accepted, Duplicate, Producer, Rejected, judge
+
+Requirement = int | Literal["absent", "present"]
+"""What must hold of a key: it is absent, it is present, or its version is this number."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWrite:
+    """One atomic write of puts and deletes, checked, under preconditions, by a producer or not.
+
+    Within a batch the entries stand in the order given; of the same key the last one wins.
+    """
+
+    entries: tuple[Entry, ...]
+    payload: bytes
+    require: Mapping[bytes, Requirement] = field(default_factory=dict)
+    producer: Producer | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes it holds while it waits to be written, so that many tiny entries count too."""
+        return len(self.payload) + ENTRY_BYTES * len(self.entries)
+
+
+def checked_write(
+    limits: Limits,
+    *,
+    puts: Iterable[tuple[bytes, bytes]] = (),
+    deletes: Iterable[bytes] = (),
+    require: Mapping[bytes, Requirement] | None = None,
+    producer: Producer | None = None,
+) -> StoreWrite:
+    """The write that was asked, its batch encoded.
+
+    Raises InvalidRequestError or LimitExceededError, which name what is wrong with which part.
+    """
+    entries = [*_put_entries(puts), *_delete_entries(deletes)]
+    if not entries:
+        raise InvalidRequestError("a batch needs at least one entry")
+    if len(entries) > limits.batch_entries_max:
+        raise LimitExceededError("batch_entries_max", limits.batch_entries_max, len(entries))
+    for _, key, value in entries:
+        if len(key) > STORE_KEY_BYTES_MAX:
+            raise LimitExceededError("key_bytes_max", STORE_KEY_BYTES_MAX, len(key))
+        if value is not None and len(value) > limits.value_bytes_max:
+            raise LimitExceededError("value_bytes_max", limits.value_bytes_max, len(value))
+    payload_bytes = sum([len(key) + len(value or b"") for _, key, value in entries])
+    if payload_bytes > limits.batch_bytes_max:
+        raise LimitExceededError("batch_bytes_max", limits.batch_bytes_max, payload_bytes)
+    if producer is not None:
+        producer.check()
+    return StoreWrite(
+        tuple(entries), encode_entries(entries), _checked_requirements(require or {}), producer
+    )
+
+
+def _put_entries(puts: Iterable[tuple[bytes, bytes]]) -> list[Entry]:
+    store = int(Keyspace.STORE)
+    try:
+        entries = [Entry(store, key, value) for key, value in puts]
+    except (TypeError, ValueError):
+        raise InvalidRequestError("puts are pairs of a key and a value, both bytes") from None
+    for _, key, value in entries:
+        if type(key) is not bytes or type(value) is not bytes:
+            raise InvalidRequestError("keys and values are bytes")
+    return entries
+
+
+def _delete_entries(deletes: Iterable[bytes]) -> list[Entry]:
+    if isinstance(deletes, bytes | str):
+        raise InvalidRequestError("deletes are several keys, not one")
+    try:
+        entries = [Entry(Keyspace.STORE, key, None) for key in deletes]
+    except TypeError:
+        raise InvalidRequestError("deletes are keys") from None
+    check_keys([key for _, key, _ in entries])
+    return entries
+
+
+def check_keys(keys: Sequence[bytes]) -> None:
+    """Raise InvalidRequestError unless all of ``keys`` can be keys of the store."""
+    for key in keys:
+        if type(key) is not bytes:
+            raise InvalidRequestError("keys are bytes")
+        if len(key) > STORE_KEY_BYTES_MAX:
+            raise LimitExceededError("key_bytes_max", STORE_KEY_BYTES_MAX, len(key))
+
+
+def _checked_requirements(
+    require: Mapping[bytes, Requirement],
+) -> Mapping[bytes, Requirement]:
+    if not isinstance(require, Mapping):
+        raise InvalidRequestError("require maps keys to 'absent', 'present' or a version")
+    check_keys(list(require))
+    for requirement in require.values():
+        if requirement not in ("absent", "present") and not _is_version(requirement):
+            raise InvalidRequestError("a requirement is 'absent', 'present' or a version")
+    return dict(require)
+
+
+def _is_version(requirement: Requirement) -> TypeGuard[int]:
+    return type(requirement) is int and 0 <= requirement <= SEQUENCE_MAX
+
+
+def decision(write: StoreWrite) -> Decision:
+    """How ingest decides on ``write``; its answer is the batch's sequence number.
+
+    A duplicate of a producer's write is answered before the preconditions are looked at: they
+    were met when it took effect, and it has changed what they ask about.
+    """
+
+    def decide(view: View, now: int) -> Verdict:
+        if write.producer is None and not write.require:
+            return Write(write.entries, view.sequence, write.payload)
+        hidden: tuple[Entry, ...] = ()
+        if write.producer is not None:
+            match judge(write.producer, view, now):
+                case Need() as need:
+                    return need
+                case Duplicate(sequence):
+                    return Answer(sequence)
+                case Rejected(error):
+                    return Refuse(error)
+                case Accepted(entries):
+                    hidden = entries
+                case unreachable:
+                    assert_never(unreachable)
+        objection = _objection(write.require, view)
+        if objection is not None:
+            return objection
+        payload = prepend(hidden, write.payload) if hidden else write.payload
+        return Write((*hidden, *write.entries), view.sequence, payload)
+
+    return decide
+
+
+def _objection(require: Mapping[bytes, Requirement], view: View) -> Need | Refuse | None:
+    rows = {key: view.row(Keyspace.STORE, key) for key in require}
+    unknown = [(int(Keyspace.STORE), key) for key, row in rows.items() if row is UNKNOWN]
+    if unknown:
+        return Need(keys=unknown)
+    for key, row in rows.items():
+        assert not isinstance(row, Unknown)
+        version = row.sequence if row is not None and row.value is not None else 0
+        if not _holds(require[key], version):
+            return Refuse(ConflictError(key, version))
+    return None
+
+
+def _holds(requirement: Requirement, version: int) -> bool:
+    if requirement == "absent":
+        return version == 0
+    if requirement == "present":
+        return version != 0
+    return requirement == version
