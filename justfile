@@ -39,9 +39,10 @@ fmt-check:
 # Ruff for Python, flake8-async for Trio, deptry for the dependencies
 lint:
     ruff check . {{ programs }}
+    # 114 wants a list of our startable functions kept here;
     # 911 to 913 want a checkpoint before every yield and in every loop, which async generators have and we have none.
-    flake8 --isolated --select=ASYNC --disable=ASYNC911,ASYNC912,ASYNC913 \
-        '--per-file-ignores=tests/*:ASYNC910,ASYNC114' exo_stream tests {{ programs }}
+    flake8 --isolated --select=ASYNC --disable=ASYNC114,ASYNC911,ASYNC912,ASYNC913 \
+        '--per-file-ignores=tests/*:ASYNC910' exo_stream tests {{ programs }}
     deptry exo_stream
 
 types:
