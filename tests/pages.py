@@ -131,8 +131,8 @@ class Terminal:
     async def python(self, block: Block) -> None:
         """Run a block as a program of its own, in an empty folder."""
         text = self.translated(block.text)
-        if DOCUMENTED_PORT in block.text:
-            await self.serve()
+        if "connect(" in block.text and "open_platform(" not in block.text:
+            await self.serve()  # a client; whoever opens a platform brings the other side along
         folder = self.folder / f"line{block.line}"
         folder.mkdir()
         (folder / "example.py").write_text(text)

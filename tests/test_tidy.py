@@ -13,6 +13,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "exo_stream"
 MODULES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
+PROGRAMS = sorted(
+    path for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"] if path.suffix == ""
+)
 FUNCTION_LINES_MAX = 50
 FILE_LINES_MAX = 500
 NAMES_NOTHING = {"base", "common", "core", "helpers", "manager", "misc", "types", "utils"}
@@ -112,6 +115,16 @@ def test_every_locked_package_has_its_version_and_hashes(name: str) -> None:
     for package in packages:
         assert re.match(r"[\w.-]+==[\w.]+", package), package
         assert "--hash=sha256:" in package, package
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+def test_every_program_can_be_run_as_it_is(path: Path) -> None:
+    source = path.read_text()
+    assert path.stat().st_mode & 0o111, "not executable"
+    assert source.startswith("#!/usr/bin/env "), "names no interpreter"
+    if "bash" in source.partition("\n")[0]:
+        subprocess.run(["bash", "-n", path], check=True)
+        assert "\nset -euo pipefail\n" in source, "goes on after an error"
 
 
 def test_tidy_complains(tmp_path: Path) -> None:
