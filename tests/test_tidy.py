@@ -117,7 +117,7 @@ def test_every_locked_package_has_its_version_and_hashes(name: str) -> None:
         assert "--hash=sha256:" in package, package
 
 
-@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_program_can_be_run_as_it_is(path: Path) -> None:
     source = path.read_text()
     assert path.stat().st_mode & 0o111, "not executable"
