@@ -76,6 +76,7 @@ SHAPES: Final = (
         *(_U, sorts.START, sorts.SELECTOR, sorts.SLOW, sorts.OPTIONAL_UINT),
     ),
     _shape("unsubscribe", m.Unsubscribe, _U),
+    _shape("snapshot_next", m.SnapshotNext, _U),
     _shape("goodbye", m.Goodbye, _T),
     _shape("ping", m.Ping, _U),
     _shape("pong", m.Pong, _U),

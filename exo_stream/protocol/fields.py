@@ -14,13 +14,12 @@ from typing import Any, Final, NamedTuple
 
 from exo_stream.errors import InvalidRequestError
 from exo_stream.model import LOG_ID_LENGTH, SEQUENCE_MAX, Cursor, Entry, Keyspace
+from exo_stream.producers import Producer
 from exo_stream.protocol.messages import (
     DeliveredBatch,
     FieldValue,
     Pair,
     PartBody,
-    Producer,
-    Requirement,
     Start,
     StartAfter,
     StartFrom,
@@ -31,6 +30,7 @@ from exo_stream.protocol.messages import (
     StartSnapshot,
 )
 from exo_stream.selectors import Selector
+from exo_stream.writes import Requirement
 
 TEXT_LENGTH_MAX: Final = 1_024
 """No name, sentence or cursor of the protocol is longer."""
@@ -162,11 +162,30 @@ def _read_part(value: Any) -> PartBody:
     return PartBody(_read_uint(total), _read_uint(offset), _read_bytes(chunk))
 
 
-def _read_require(value: Any) -> tuple[Requirement, ...]:
-    keys, versions = _columns(value, 2)
+def _read_require(value: Any) -> dict[bytes, Requirement]:
+    keys, asked = _columns(value, 2)
     _check(keys, bytes)
-    read = OPTIONAL_UINT.read
-    return tuple([Requirement(k, read(v)) for k, v in zip(keys, versions, strict=True)])
+    require = {key: _read_requirement(one) for key, one in zip(keys, asked, strict=True)}
+    if len(require) < len(keys):
+        raise _refuse("an array of different keys")
+    return require
+
+
+def _read_requirement(value: Any) -> Requirement:
+    match value:
+        case "absent" | "present":
+            requirement: Requirement = value
+            return requirement
+        case _:
+            return _read_uint(value)
+
+
+def _write_require(require: Mapping[bytes, Requirement]) -> list[tuple[bytes, Requirement]]:
+    return list(require.items())
+
+
+def _write_producer(producer: Producer) -> tuple[bytes, int, int, bool]:
+    return producer.id, producer.epoch, producer.seq, producer.contiguous
 
 
 def _read_producer(value: Any) -> Producer:
@@ -268,8 +287,8 @@ ENTRIES: Final = Sort(_read_entries)
 OPTIONAL_BATCH: Final = _optional(Sort(_read_batch))
 BATCHES: Final = Sort(read_batches)
 PART: Final = Sort(_read_part)
-REQUIRE: Final = Sort(_read_require)
-OPTIONAL_PRODUCER: Final = _optional(Sort(_read_producer))
+REQUIRE: Final = Sort(_read_require, _write_require)
+OPTIONAL_PRODUCER: Final = _optional(Sort(_read_producer, _write_producer))
 CURSOR: Final = Sort(_read_cursor, str)
 LOG_ID: Final = Sort(_read_log_id)
 MAP: Final = Sort(_read_map, dict)

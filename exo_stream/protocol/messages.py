@@ -13,31 +13,19 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from exo_stream.model import Cursor, Entry
+from exo_stream.producers import Producer
 from exo_stream.selectors import Selector
+from exo_stream.writes import Requirement
 
 VERSION: Final = 1
 SUBPROTOCOL: Final = "exo-stream.v1.cbor"
 """What both sides must name in the WebSocket handshake."""
+SNAPSHOT_PAGES_MAX: Final = 2
+"""Pages of a snapshot that the server may be ahead of the last ``SnapshotNext``."""
 
 Pair = tuple[bytes, bytes]
 FieldValue = int | str | bytes | None
 """What an error may carry in its fields, and a welcome in its limits."""
-
-
-class Producer(NamedTuple):
-    """Who writes: a retry under the same three numbers takes effect once."""
-
-    id: bytes
-    epoch: int
-    seq: int
-    contiguous: bool = False
-
-
-class Requirement(NamedTuple):
-    """A precondition: ``version`` 0 is absent, ``None`` is present at any version."""
-
-    key: bytes
-    version: int | None
 
 
 class DeliveredBatch(NamedTuple):
@@ -124,7 +112,7 @@ class Write:
     id: int
     puts: tuple[Pair, ...] = ()
     deletes: tuple[bytes, ...] = ()
-    require: tuple[Requirement, ...] = ()
+    require: Mapping[bytes, Requirement] = field(default_factory=dict)
     producer: Producer | None = None
 
 
@@ -226,6 +214,17 @@ class Subscribe:
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
     """End a subscription; answered by ``Unsubscribed``, unless a ``Failure`` ended it before."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotNext:
+    """One more page of a snapshot has been taken in. Not answered.
+
+    A snapshot may be larger than the reader's memory and cannot be resumed in its middle, so
+    the reader sets the pace: the server is never more than ``SNAPSHOT_PAGES_MAX`` pages ahead.
+    """
 
     id: int
 
@@ -465,6 +464,7 @@ Message = (
     | Request
     | ScanClose
     | Unsubscribe
+    | SnapshotNext
     | Goodbye
     | Ping
     | Pong

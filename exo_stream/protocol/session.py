@@ -46,6 +46,7 @@ from exo_stream.protocol.messages import (
     Snapshot,
     SnapshotBegin,
     SnapshotEnd,
+    SnapshotNext,
     Subscribe,
     Subscribed,
     Unsubscribe,
@@ -105,6 +106,7 @@ TRANSITIONS: Final[dict[State, dict[tuple[Role, type[Message]], State]]] = {
         **{(Role.CLIENT, kind): State.OPEN for kind in REPLIES},
         (Role.CLIENT, ScanClose): State.OPEN,
         (Role.CLIENT, Unsubscribe): State.OPEN,
+        (Role.CLIENT, SnapshotNext): State.OPEN,
         (Role.CLIENT, Ping): State.OPEN,
         (Role.CLIENT, Pong): State.OPEN,
         (Role.CLIENT, Goodbye): State.CLOSED,
@@ -167,7 +169,7 @@ class Session:
             self._answer(message)
         elif isinstance(message, Failure):
             self._fail(message.id)
-        elif isinstance(message, Unsubscribe):
+        elif isinstance(message, Unsubscribe | SnapshotNext):
             means_something = self._is_live(message.id)
         elif isinstance(message, Unsubscribed):
             self._end(message.id)
