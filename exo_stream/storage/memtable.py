@@ -15,6 +15,9 @@ from exo_stream.payload import EncodedBatch
 Node = tuple[int, bytes | None, "Node | None"]
 """A value of one key: its sequence, the value, and an older node that a pin still needs."""
 
+KEYS_SLACK: Final = 256
+"""Keys a page may look at beyond its rows, so that a few tombstones do not make it short."""
+
 _PREFIXES: Final = tuple(row_key(keyspace, b"") for keyspace in range(256))
 
 
@@ -97,25 +100,30 @@ class Memtable:
         end: bytes,
         *,
         frontier: int,
-        keys_max: int,
+        rows_max: int,
         bytes_max: int,
         forward: bool,
     ) -> Capture:
         """The rows visible at ``frontier``, in the scan's direction, tombstones included.
 
-        Stops after looking at ``keys_max`` keys, or once it holds ``bytes_max``.
+        Stops with more than ``rows_max`` live rows or ``bytes_max``, or after looking at
+        ``KEYS_SLACK`` keys more than that.
         """
         rows: list[Row] = []
-        size = 0
+        live = size = 0
         last = b""
         for looked_at, key in enumerate(self.keys(start, end, forward=forward)):
-            if looked_at >= keys_max or size >= bytes_max:
+            if live > rows_max or size > bytes_max or looked_at > rows_max + KEYS_SLACK:
                 return Capture(rows, start, key) if forward else Capture(rows, last, end)
             last = key
             node = self.node(key, frontier)
-            if node is not None:
-                rows.append(Row(key, node[0], node[1]))
-                size += len(key) + len(node[1] or b"")
+            if node is None:
+                continue
+            sequence, value, _ = node
+            rows.append(Row(key, sequence, value))
+            if value is not None:
+                live += 1
+                size += len(key) + len(value)
         return Capture(rows, start, end)
 
     def rows(self) -> Iterator[Row]:

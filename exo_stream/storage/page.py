@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from exo_stream.model import Row
 from exo_stream.storage.engine import Page, Reader
 from exo_stream.storage.memtable import Capture
 from exo_stream.storage.version import TableVersion
-
-_KEYS_SLACK: Final = 256
-"""Keys a page looks at beyond its rows, so that some tombstones do not make it short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +77,7 @@ def capture(version: TableVersion, bounds: Bounds) -> MemoryRows:
             start,
             end,
             frontier=version.frontier,
-            keys_max=bounds.rows_max + _KEYS_SLACK,
+            rows_max=bounds.rows_max,
             bytes_max=bounds.bytes_max,
             forward=bounds.forward,
         )

@@ -1,0 +1,151 @@
+"""A page of a scan through memtables and blocks, reading no more sub-blocks than it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from exo_stream.model import Row
+from exo_stream.storage.blocks import Block
+from exo_stream.storage.cache import SubBlock
+from exo_stream.storage.engine import Page
+from exo_stream.storage.page import Bounds, MemoryRows, PageBuilder, in_order
+from exo_stream.storage.run import Run
+
+Place = tuple[Block, int]
+"""One sub-block: its block, and its index in it."""
+
+Load = Callable[[Sequence[Place]], "Sequence[SubBlock] | None"]
+"""Reads sub-blocks, in as few queries as it can; None if it may not do what that takes."""
+
+_READS_MAX: Final = 8
+"""Reads after which a page ends though it is short: rows that newer ones hide cost time too."""
+
+_PLACES_MAX: Final = 16
+"""Sub-blocks of one run in one read."""
+
+
+class _Cursor:
+    """How far a page has read one run: every row on this side of ``horizon`` is in ``rows``."""
+
+    def __init__(self, run: Run, bounds: Bounds, start: bytes, end: bytes) -> None:
+        self._forward = bounds.forward
+        self._start, self._end = start, end
+        self._places = _places(run, start, end, forward=bounds.forward)
+        self._next = next(self._places, None)
+        self.rows: list[Row] = []
+        self.entries = sum(block.entries for block in run.blocks)
+        self.horizon = self._horizon(None)
+
+    @property
+    def done(self) -> bool:
+        return self._next is None
+
+    def take(self, rows: int, size: int) -> list[Place]:
+        """The next places, enough for about so many rows within ``size`` bytes; at least one."""
+        taken: list[Place] = []
+        while self._next is not None and len(taken) < _PLACES_MAX:
+            block, at = self._next
+            size -= block.fences.bytes[at]
+            if taken and (rows <= 0 or size < 0):
+                break
+            taken.append(self._next)
+            rows -= block.fences.rows[at]
+            self._next = next(self._places, None)
+        if taken:
+            self.horizon = self._horizon(taken[-1])
+        return taken
+
+    def _horizon(self, last: Place | None) -> bytes:
+        """Where what is known ends, once everything up to ``last`` has been read."""
+        if self._next is None:
+            return self._end if self._forward else self._start
+        if self._forward:
+            block, at = self._next
+            return max(block.fences.first_keys[at], self._start)
+        # What is above the last place read is known; before the first read, nothing is.
+        return self._end if last is None else last[0].fences.first_keys[last[1]]
+
+    def release(self, start: bytes, end: bytes) -> list[Row]:
+        """Hand over the rows with ``start <= row key < end``."""
+        ready = [row for row in self.rows if start <= row[0] < end]
+        self.rows = [row for row in self.rows if not start <= row[0] < end]
+        return ready
+
+
+def _places(run: Run, start: bytes, end: bytes, *, forward: bool) -> Iterator[Place]:
+    step = 1 if forward else -1
+    for block in run.blocks_between(start, end)[::step]:
+        for at in block.sub_blocks_between(start, end)[::step]:
+            yield block, at
+
+
+class Scan:
+    """Makes one page from what the memtables gave and from runs, the newest run first."""
+
+    def __init__(self, memory: MemoryRows, runs: Sequence[Run], bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._builder = PageBuilder(bounds)
+        self._start, self._end = memory.start, memory.end
+        """What is still to be emitted."""
+        self._memory = in_order(list(memory.rows.values()), forward=bounds.forward)
+        cursors = [_Cursor(run, bounds, memory.start, memory.end) for run in runs]
+        self._cursors = [cursor for cursor in cursors if not cursor.done]
+        self._entries = sum(cursor.entries for cursor in self._cursors)
+
+    def page(self, load: Load) -> Page | None:
+        """The page; None if ``load`` refused."""
+        builder, forward = self._builder, self._bounds.forward
+        for _ in range(_READS_MAX):
+            if not self._read(load):
+                return None
+            page = builder.add(self._ready())
+            if page is not None:
+                return page
+            if self._start >= self._end:
+                break
+        return builder.finish(
+            *((self._bounds.start, self._start) if forward else (self._end, self._bounds.end))
+        )
+
+    def _horizon(self) -> bytes:
+        """Up to where every run is known."""
+        horizons = [cursor.horizon for cursor in self._cursors]
+        if self._bounds.forward:
+            return min([*horizons, self._end])
+        return max([*horizons, self._start])
+
+    def _read(self, load: Load) -> bool:
+        """Read on in the runs that hold the page up, each by its share of what is missing."""
+        horizon = self._horizon()
+        wanted: list[tuple[_Cursor, Place]] = []
+        size = self._bounds.bytes_max
+        for cursor in self._cursors:
+            if cursor.done or cursor.horizon != horizon:
+                continue
+            share = self._builder.rows_missing * cursor.entries // self._entries + 1
+            places = cursor.take(share - len(cursor.rows), size)
+            size -= sum([block.fences.bytes[at] for block, at in places])
+            wanted += [(cursor, place) for place in places]
+        if not wanted:
+            return True
+        decoded = load([place for _, place in wanted])
+        if decoded is None:
+            return False
+        for (cursor, _), sub_block in zip(wanted, decoded, strict=True):
+            cursor.rows += sub_block.rows(self._start, self._end)
+        return True
+
+    def _ready(self) -> list[Row]:
+        """The rows up to the horizon, newest of each key, in the scan's direction."""
+        forward, horizon = self._bounds.forward, self._horizon()
+        start, end = (self._start, horizon) if forward else (horizon, self._end)
+        rows: dict[bytes, Row] = {}
+        for cursor in reversed(self._cursors):
+            rows.update([(row[0], row) for row in cursor.release(start, end)])
+        rows.update([(row[0], row) for row in self._memory if start <= row[0] < end])
+        if forward:
+            self._start = horizon
+        else:
+            self._end = horizon
+        return in_order(list(rows.values()), forward=forward)
