@@ -54,14 +54,20 @@ _BODILESS: Final = frozenset({204, 304})
 Headers = tuple[tuple[str, str], ...]
 
 
-class BadRequestError(Exception):
-    """The bytes are no request that we read; answer ``status`` and close the connection."""
+class RefusedError(Exception):
+    """The request is not served: answer with the problem it describes."""
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(self, status: int, code: str, detail: str, headers: Headers = ()) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
+        self.headers = headers
+
+    @property
+    def response(self) -> Response:
+        """What to answer."""
+        return problem(self.status, self.code, self.detail, self.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +138,13 @@ class RequestParser:
         self._head_bytes = 0
         self._fed_bytes = 0
         self._in_body = False
-        self._error: BadRequestError | None = None
+        self._error: RefusedError | None = None
         self.rest = b""
 
     @property
     def idle(self) -> bool:
         """Whether no part of a next request has arrived."""
-        return not (self._fed_bytes or self._in_body or self._events)
+        return not (self._fed_bytes or self._in_body or self._events or self._error)
 
     def feed(self, data: bytes) -> None:
         """Parse ``data``."""
@@ -155,17 +161,17 @@ class RequestParser:
             self.rest = data[upgrade.args[0] :]
         except httptools.HttpParserCallbackError as error:
             refusal = error.__context__
-            assert isinstance(refusal, BadRequestError), refusal
+            assert isinstance(refusal, RefusedError), refusal
             self._error = refusal
         except httptools.HttpParserError as error:
-            self._error = BadRequestError(400, "invalid_request", f"not HTTP/1.1: {error}")
-        except BadRequestError as error:
+            self._error = RefusedError(400, "invalid_request", f"not HTTP/1.1: {error}")
+        except RefusedError as error:
             self._error = error
 
     def next_event(self) -> Event | None:
         """The next event of what was fed, ``None`` when more bytes are needed.
 
-        Raises BadRequestError, again and again.
+        Raises RefusedError, again and again.
         """
         if self._events:
             return self._events.popleft()
@@ -189,9 +195,9 @@ class RequestParser:
         value = value or b""
         self._count(len(name) + len(value) + 4)
         if not (name.isascii() and value.isascii()):
-            raise BadRequestError(400, "invalid_request", "a header is not ASCII")
+            raise RefusedError(400, "invalid_request", "a header is not ASCII")
         if len(self._headers) >= self._headers_max:
-            raise BadRequestError(431, "limit_exceeded", f"more than {self._headers_max} headers")
+            raise RefusedError(431, "limit_exceeded", f"more than {self._headers_max} headers")
         self._headers.append((name.decode().lower(), value.decode().strip(" \t")))
 
     def on_headers_complete(self) -> None:
@@ -199,10 +205,10 @@ class RequestParser:
         self._in_body = True
         self._fed_bytes = 0
         if not self._url.isascii():
-            raise BadRequestError(400, "invalid_request", "the target is not ASCII")
+            raise RefusedError(400, "invalid_request", "the target is not ASCII")
         version = self._parser.get_http_version()
         if version not in {"1.0", "1.1"}:
-            raise BadRequestError(505, "unsupported", "only HTTP/1.1 is spoken here")
+            raise RefusedError(505, "unsupported", "only HTTP/1.1 is spoken here")
         headers = tuple(self._headers)
         self._events.append(
             Head(
@@ -232,7 +238,7 @@ class RequestParser:
             self._refuse_size()
 
     def _refuse_size(self) -> None:
-        raise BadRequestError(
+        raise RefusedError(
             431, "limit_exceeded", f"the head is larger than {self._head_bytes_max} bytes"
         )
 
@@ -245,7 +251,7 @@ def _origin_form(target: str, headers: Headers) -> str:
     authority, slash, path = rest.partition("/")
     if separator and scheme.lower() == "http" and ("host", authority) in headers:
         return slash + path or "/"
-    raise BadRequestError(400, "invalid_request", "the target is no path")
+    raise RefusedError(400, "invalid_request", "the target is no path")
 
 
 def _length(headers: Headers) -> int | None:
@@ -253,19 +259,19 @@ def _length(headers: Headers) -> int | None:
     names = [name for name, _ in headers]
     for name in _SINGULAR:
         if names.count(name) > 1:
-            raise BadRequestError(400, "invalid_request", f"more than one header {name}")
+            raise RefusedError(400, "invalid_request", f"more than one header {name}")
     values = dict(headers)
     coding, length = values.get("transfer-encoding"), values.get("content-length")
     if coding is not None:
         if length is not None:
-            raise BadRequestError(400, "invalid_request", "a length and a transfer coding")
+            raise RefusedError(400, "invalid_request", "a length and a transfer coding")
         if coding.lower() != "chunked":
-            raise BadRequestError(501, "unsupported", "a transfer coding other than chunked")
+            raise RefusedError(501, "unsupported", "a transfer coding other than chunked")
         return None
     if length is None:
         return 0
     if not length.isdigit():
-        raise BadRequestError(400, "invalid_request", "the content-length is no number")
+        raise RefusedError(400, "invalid_request", "the content-length is no number")
     return int(length)
 
 
@@ -318,6 +324,12 @@ def render_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
         if not (line.isascii() and line.isprintable()):
             raise LocalProtocolError(f"not a header: {line!r}")
     return "\r\n".join([*lines, "\r\n"]).encode()
+
+
+def render(response: Response, headers: Headers = ()) -> bytes:
+    """A response as a whole, with these headers more."""
+    ends = framing(response.status, len(response.body), "1.1")
+    return render_head(response.status, response.headers + headers + ends) + response.body
 
 
 def framing(status: int, length: int | None, version: str) -> Headers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from exo_stream.errors import OverloadedError
 
 
@@ -56,7 +58,7 @@ class Share:
         self._budget.give(size)
         self._held -= size
 
-    def __enter__(self) -> Share:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -131,7 +131,7 @@ class Transport:
                     self._remainder = b""
                 await self._stream.send_all(data)
             except BaseException:
-                await self.aclose_forcefully()
+                await self.aclose_forcefully()  # noqa: ASYNC102 - it never waits
                 raise
         if scope.cancelled_caught:
             raise trio.BrokenResourceError("the peer did not take a frame in time")
