@@ -1,1 +1,62 @@
 """exo_stream: an event log and a key-value table in one DuckDB file, inside your trio program."""
+
+from exo_stream.errors import (
+    BatchEvictedError,
+    ConflictError,
+    CursorAheadError,
+    ExoStreamError,
+    InvalidRequestError,
+    LogMismatchError,
+    OutcomeUnknownError,
+    PlatformClosedError,
+    StoreError,
+    UnavailableError,
+    UnsupportedError,
+)
+from exo_stream.feed import (
+    CaughtUp,
+    FellBehind,
+    FeedMessage,
+    Heartbeat,
+    Progress,
+    SnapshotBegin,
+    SnapshotEnd,
+    SnapshotPage,
+)
+from exo_stream.limits import Limits
+from exo_stream.model import Batch, Cursor, Entry, VersionedValue
+from exo_stream.platform import Platform, open_platform
+from exo_stream.producers import Producer
+from exo_stream.storage.engine import Retention, StoreEngine
+
+__all__ = [
+    "Batch",
+    "BatchEvictedError",
+    "CaughtUp",
+    "ConflictError",
+    "Cursor",
+    "CursorAheadError",
+    "Entry",
+    "ExoStreamError",
+    "FeedMessage",
+    "FellBehind",
+    "Heartbeat",
+    "InvalidRequestError",
+    "Limits",
+    "LogMismatchError",
+    "OutcomeUnknownError",
+    "Platform",
+    "PlatformClosedError",
+    "Producer",
+    "Progress",
+    "Retention",
+    "SnapshotBegin",
+    "SnapshotEnd",
+    "SnapshotPage",
+    "StoreEngine",
+    "StoreError",
+    "UnavailableError",
+    "UnsupportedError",
+    "VersionedValue",
+    "open_platform",
+]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from exo_stream.errors import ExoStreamError
 from exo_stream.model import Entry, Row
+
+T = TypeVar("T")
 
 
 class Unknown:
@@ -47,22 +49,22 @@ class View(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class Write(Generic[T]):
     """Write these entries as one batch, and give the caller this answer once it is durable.
 
     ``payload`` is their encoding if the caller has made it already, beside the writer.
     """
 
     entries: Sequence[Entry]
-    answer: Any
+    answer: T
     payload: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Generic[T]):
     """Write nothing; give the caller this answer, as for a duplicate."""
 
-    answer: Any
+    answer: T
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Need:
     ranges: Sequence[KeyRange] = ()
 
 
-Verdict = Write | Answer | Refuse | Need
+Verdict = Write[T] | Answer[T] | Refuse | Need
 
-Decision = Callable[[View, int], Verdict]
+Decision = Callable[[View, int], Verdict[T]]
 """``decide(view, now)``; ``now`` is the batch's ``committed_at`` in microseconds."""

@@ -1,29 +1,29 @@
 """Every error a caller of exo_stream can meet, and what each one asks of them.
 
-    ExoStreamError
-    ├─ InvalidRequestError        invalid_request      breaks the protocol, a type or a rule
-    │  └─ LimitExceededError      limit_exceeded       limit, bound, actual
-    ├─ ConflictError              conflict             key, version: a precondition did not hold
-    ├─ BatchEvictedError          batch_evicted        oldest_retained: resume there, knowingly
-    ├─ CursorAheadError           cursor_ahead         frontier: the cursor is of a later log
-    ├─ LogMismatchError           log_mismatch         log_id: the cursor is of another log
-    ├─ ProducerFencedError        producer_fenced      current_epoch
-    ├─ ProducerGapError           producer_gap         expected_seq, received_seq
-    ├─ UnsupportedError           unsupported          this backend or face cannot do it
-    ├─ NotVisibleYetError    (r)  not_visible_yet      frontier, required
-    ├─ SnapshotExpiredError  (r)  snapshot_expired     held too long, or too many are held
-    ├─ OverloadedError       (r)  overloaded           a budget is used up; try again later
-    ├─ StoreError            (r)  store_failed         nothing of the write was kept
-    │  └─ StoreFullError     (r)  store_full           no space; refused before it was tried
-    ├─ OutcomeUnknownError   (r)  outcome_unknown      a write may or may not have taken effect
-    ├─ PlatformClosedError   (r)  platform_closed      it stopped before it answered
-    ├─ UnavailableError      (r)  unavailable          the server could not be reached
-    ├─ FileInUseError             file_in_use          pid: another process holds the file
-    ├─ ForeignFileError           foreign_file         not our file, or of a newer format
-    ├─ CorruptionError            corruption           what is on disk contradicts itself
-    ├─ LocalProtocolError         local_protocol_error a bug on our side
-    └─ RemoteProtocolError        remote_protocol_error they broke the protocol
-                                                                        (r) = retryable
+ExoStreamError
+├─ InvalidRequestError        invalid_request      breaks the protocol, a type or a rule
+│  └─ LimitExceededError      limit_exceeded       limit, bound, actual
+├─ ConflictError              conflict             key, version: a precondition did not hold
+├─ BatchEvictedError          batch_evicted        oldest_retained: resume there, knowingly
+├─ CursorAheadError           cursor_ahead         frontier: the cursor is of a later log
+├─ LogMismatchError           log_mismatch         log_id: the cursor is of another log
+├─ ProducerFencedError        producer_fenced      current_epoch
+├─ ProducerGapError           producer_gap         expected_seq, received_seq
+├─ UnsupportedError           unsupported          this backend or face cannot do it
+├─ NotVisibleYetError    (r)  not_visible_yet      frontier, required
+├─ SnapshotExpiredError  (r)  snapshot_expired     held too long, or too many are held
+├─ OverloadedError       (r)  overloaded           a budget is used up; try again later
+├─ StoreError            (r)  store_failed         nothing of the write was kept
+│  └─ StoreFullError     (r)  store_full           no space; refused before it was tried
+├─ OutcomeUnknownError   (r)  outcome_unknown      a write may or may not have taken effect
+├─ PlatformClosedError   (r)  platform_closed      it stopped before it answered
+├─ UnavailableError      (r)  unavailable          the server could not be reached
+├─ FileInUseError             file_in_use          pid: another process holds the file
+├─ ForeignFileError           foreign_file         not our file, or of a newer format
+├─ CorruptionError            corruption           what is on disk contradicts itself
+├─ LocalProtocolError         local_protocol_error a bug on our side
+└─ RemoteProtocolError        remote_protocol_error they broke the protocol
+                                                                    (r) = retryable
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
@@ -16,17 +16,20 @@ from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import Selector
 
 
-class Body(NamedTuple):
-    """The bytes of one frame that all seats of a selector share.
+class Body(Protocol):
+    """What all seats of a selector share of one frame.
 
-    Whoever has taken it has received everything up to ``through``.
+    Whoever has taken it has received everything up to ``finished``; None if the rest of a batch
+    is still to come.
     """
 
-    data: bytes
-    through: int
+    @property
+    def finished(self) -> int | None: ...
 
 
-Encoder = Callable[[Sequence[EncodedBatch]], list[Body]]
+B = TypeVar("B", bound=Body)
+
+Encoder = Callable[[Sequence[EncodedBatch]], Sequence[B]]
 """Makes the bodies of some matched batches; one function for all seats that can share them."""
 
 
@@ -44,10 +47,10 @@ class Parked:
         self.woken = trio.Event()
 
 
-class Seat:
+class Seat(Generic[B]):
     """A caught-up subscriber that the fan-out may write to directly.
 
-    ``try_send(data)`` never blocks and answers whether it took it; the seat is lost when it did
+    ``try_send(body)`` never blocks and answers whether it took it; the seat is lost when it did
     not. ``sequence`` is the last one that the seat took.
     """
 
@@ -57,8 +60,8 @@ class Seat:
         self,
         selector: Selector,
         sequence: int,
-        encode: Encoder,
-        try_send: Callable[[bytes], bool],
+        encode: Encoder[B],
+        try_send: Callable[[B], bool],
     ) -> None:
         self.selector = selector
         self.sequence = sequence
@@ -72,7 +75,7 @@ class Interested:
     """All that share one selector."""
 
     parked: set[Parked] = field(default_factory=set)
-    seats: dict[Seat, None] = field(default_factory=dict)
+    seats: dict[Seat[Any], None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.parked or self.seats)
@@ -109,7 +112,7 @@ class Interest:
         self._all[selector].parked.discard(parked)
         self._forget_if_empty(selector)
 
-    def take_seat(self, seat: Seat) -> None:
+    def take_seat(self, seat: Seat[Any]) -> None:
         """Have the fan-out write to it what follows ``seat.sequence``, which is the frontier.
 
         The fan-out may still be busy with groups up to the frontier; it skips them here.
@@ -117,7 +120,7 @@ class Interest:
         assert seat.sequence >= self.through, (seat.sequence, self.through)
         self._interested(seat.selector).seats[seat] = None
 
-    def leave_seat(self, seat: Seat) -> int:
+    def leave_seat(self, seat: Seat[Any]) -> int:
         """Give the seat up, lost already or not; the answer is the last sequence it took."""
         some = self._all.get(seat.selector)
         if some is not None and seat in some.seats:
@@ -126,7 +129,7 @@ class Interest:
             seat.sequence = max(seat.sequence, self.through)
         return seat.sequence
 
-    def lose_seat(self, seat: Seat) -> None:
+    def lose_seat(self, seat: Seat[Any]) -> None:
         """Take a seat away from a subscriber that could not take a frame, and tell it."""
         self.leave_seat(seat)
         seat.lost.set()

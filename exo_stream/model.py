@@ -66,7 +66,6 @@ class Cursor:
     log_id: str
     sequence: int
 
-    @override
     def __str__(self) -> str:
         return f"{self.log_id}.{self.sequence:016x}"
 

@@ -77,6 +77,11 @@ def decode_entries(payload: bytes) -> tuple[Entry, ...]:
     return tuple([Entry(*entry) for entry in cbor2.loads(payload)])
 
 
+def count_entries(payload: bytes) -> int:
+    """How many entries a payload holds, without decoding it."""
+    return _head(payload, 0)[0]
+
+
 def prepend(hidden: Sequence[Entry], payload: bytes) -> bytes:
     """``payload`` with the PRODUCER entries ``hidden`` before its own, without re-encoding it."""
     count, start = _head(payload, 0)

@@ -55,7 +55,7 @@ class Producer:
 
     def check(self) -> None:
         """Raise InvalidRequestError unless every field is of its type and in its range."""
-        if not isinstance(self.id, bytes) or not 0 < len(self.id) <= PRODUCER_ID_BYTES_MAX:
+        if type(self.id) is not bytes or not 0 < len(self.id) <= PRODUCER_ID_BYTES_MAX:
             raise InvalidRequestError(f"a producer id is 1 to {PRODUCER_ID_BYTES_MAX} bytes")
         for name, number in (("epoch", self.epoch), ("seq", self.seq)):
             if type(number) is not int or not 0 <= number <= SEQUENCE_MAX:
@@ -138,9 +138,7 @@ def _record(producer: Producer, head: Head | None, now: int) -> tuple[Entry, Ent
     if head is not None and head.epoch == producer.epoch:
         newest = max(newest, head.newest)
     return (
-        Entry(
-            Keyspace.PRODUCER, head_key(producer.id), cbor2.dumps([producer.epoch, newest, now])
-        ),
+        Entry(Keyspace.PRODUCER, head_key(producer.id), cbor2.dumps([producer.epoch, newest, now])),
         Entry(
             Keyspace.PRODUCER,
             slot_key(producer.id, producer.seq),
@@ -169,7 +167,7 @@ def decode_head(value: bytes) -> Head:
     return Head(*cbor2.loads(value))
 
 
-def expire(producer_id: bytes, *, before: int) -> Decision:
+def expire(producer_id: bytes, *, before: int) -> Decision[bool]:
     """How to forget a producer that has not written since ``before`` (microseconds).
 
     It may have written again between the plan and the decision; then nothing happens. The answer
@@ -178,7 +176,7 @@ def expire(producer_id: bytes, *, before: int) -> Decision:
     head = head_key(producer_id)
     record = KeyRange(Keyspace.PRODUCER, head, head + b"\xff\x00", limit=WINDOW + 1)
 
-    def decide(view: View, _now: int) -> Verdict:
+    def decide(view: View, _now: int) -> Verdict[bool]:
         rows = view.rows(record)
         if isinstance(rows, Unknown):
             return Need(ranges=[record])

@@ -6,7 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard, assert_never
 
-from exo_stream.decision import UNKNOWN, Answer, Decision, Need, Refuse, Unknown, Verdict, View, Write
+from exo_stream.decision import (
+    UNKNOWN,
+    Answer,
+    Decision,
+    Need,
+    Refuse,
+    Unknown,
+    Verdict,
+    View,
+    Write,
+)
 from exo_stream.errors import ConflictError, InvalidRequestError, LimitExceededError
 from exo_stream.limits import STORE_KEY_BYTES_MAX, Limits
 from exo_stream.model import SEQUENCE_MAX, Entry, Keyspace
@@ -115,14 +125,14 @@ def _is_version(requirement: Requirement) -> TypeGuard[int]:
     return type(requirement) is int and 0 <= requirement <= SEQUENCE_MAX
 
 
-def decision(write: StoreWrite) -> Decision:
+def decision(write: StoreWrite) -> Decision[int]:
     """How ingest decides on ``write``; its answer is the batch's sequence number.
 
     A duplicate of a producer's write is answered before the preconditions are looked at: they
     were met when it took effect, and it has changed what they ask about.
     """
 
-    def decide(view: View, now: int) -> Verdict:
+    def decide(view: View, now: int) -> Verdict[int]:
         if write.producer is None and not write.require:
             return Write(write.entries, view.sequence, write.payload)
         hidden: tuple[Entry, ...] = ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import trio
@@ -37,7 +37,7 @@ class Means:
 
     engine: Engine
     work: Mailbox[Work]
-    writes: Mailbox[Decide]
+    writes: Mailbox[Decide[Any]]
     reads: Reads
     snapshots: Snapshots
     changed: Bell
@@ -138,9 +138,7 @@ async def _expire_producers(means: Means) -> None:
             for row in page.rows:
                 key = row.key[1:]
                 if producers.is_head(key) and _idle_since(row.value, before):
-                    await means.writes.ask(
-                        Decide(decide=producers.expire(key[1:], before=before))
-                    )
+                    await means.writes.ask(Decide(decide=producers.expire(key[1:], before=before)))
         except PlatformClosedError:
             raise
         except ExoStreamError as error:

@@ -8,7 +8,7 @@ lost: its subscriber reads on from the tail, at its own pace.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import trio
@@ -40,7 +40,7 @@ async def run(
         interest.through = batches[-1].sequence
 
 
-def _wake(interest: Interest, selector: Selector, found: Sequence[EncodedBatch]) -> list[Seat]:
+def _wake(interest: Interest, selector: Selector, found: Sequence[EncodedBatch]) -> list[Seat[Any]]:
     """Wake the parked; answer the seats that have not had this group yet."""
     some = interest.interested(selector)
     assert some is not None, selector
@@ -55,11 +55,11 @@ async def _write(
     interest: Interest,
     selector: Selector,
     found: Sequence[EncodedBatch],
-    seated: Sequence[Seat],
+    seated: Sequence[Seat[Any]],
     written: int,
 ) -> int:
     """Write what matched to each seat; answer how many seats have been written to so far."""
-    bodies: dict[Encoder, list[Body]] = {}
+    bodies: dict[Encoder[Any], Sequence[Body]] = {}
     selected: list[EncodedBatch] = []
     for seat in seated:
         if not bodies:
@@ -75,10 +75,11 @@ async def _write(
     return written
 
 
-def _write_one(interest: Interest, seat: Seat, bodies: Sequence[Body]) -> None:
+def _write_one(interest: Interest, seat: Seat[Any], bodies: Sequence[Body]) -> None:
     for body in bodies:
-        if not seat.try_send(body.data):
+        if not seat.try_send(body):
             log.debug("seat lost", sequence=seat.sequence)
             interest.lose_seat(seat)
             return
-        seat.sequence = body.through
+        if body.finished is not None:
+            seat.sequence = body.finished

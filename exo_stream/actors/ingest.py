@@ -43,7 +43,7 @@ REOPEN_SECONDS: Final = 1.0
 class Means:
     """What the actor works with. It alone writes to the engine, the tail and the frontier."""
 
-    writes: Mailbox[Decide]
+    writes: Mailbox[Decide[Any]]
     work: Mailbox[Work]
     engine: Engine
     hop: Hop
@@ -63,8 +63,8 @@ class _SpaceRanOut(Exception):  # noqa: N818  # nobody's error: a turn of the ro
     def __init__(
         self,
         group: Group,
-        requests: Sequence[Decide] = (),
-        verdicts: Sequence[Verdict] = (),
+        requests: Sequence[Decide[Any]] = (),
+        verdicts: Sequence[Verdict[Any]] = (),
     ) -> None:
         super().__init__()
         self.group = group
@@ -88,7 +88,7 @@ async def run(means: Means) -> None:
 async def _round(means: Means) -> bool:
     """One group, unless both memtables are full, and at most one piece of work."""
     limits = means.limits
-    requests: list[Decide] = []
+    requests: list[Decide[Any]] = []
     if not means.engine.backlogged:
         requests = means.writes.take(
             requests_max=limits.group_batches_max, bytes_max=limits.group_bytes_max
@@ -101,7 +101,7 @@ async def _round(means: Means) -> bool:
     return bool(requests or pieces)
 
 
-async def _write(means: Means, requests: Sequence[Decide]) -> None:
+async def _write(means: Means, requests: Sequence[Decide[Any]]) -> None:
     if means.engine.space_low:
         _refuse(requests, StoreFullError("free space is below the low-disk mark"))
         return
@@ -133,10 +133,10 @@ async def _write(means: Means, requests: Sequence[Decide]) -> None:
         await means.committed.send(batches)
 
 
-async def _decide(means: Means, requests: Sequence[Decide], now: int) -> list[Verdict]:
+async def _decide(means: Means, requests: Sequence[Decide[Any]], now: int) -> list[Verdict[Any]]:
     """A verdict for each request, none of them ``Need``; fetched together, round by round."""
     view = GroupView(means.reads, means.engine.version)
-    verdicts: list[Verdict] = []
+    verdicts: list[Verdict[Any]] = []
     for _ in range(len(requests) * means.limits.decision_rounds_max):
         needs = _decide_until_need(view, requests, verdicts, now)
         if not needs:
@@ -146,7 +146,7 @@ async def _decide(means: Means, requests: Sequence[Decide], now: int) -> list[Ve
 
 
 def _decide_until_need(
-    view: GroupView, requests: Sequence[Decide], verdicts: list[Verdict], now: int
+    view: GroupView, requests: Sequence[Decide[Any]], verdicts: list[Verdict[Any]], now: int
 ) -> list[Need]:
     """Extend ``verdicts`` up to the first request that needs more; answer what it and those
     behind it need, as far as can be told without knowing its outcome.
@@ -163,7 +163,7 @@ def _decide_until_need(
     return needs
 
 
-def _number(verdicts: Sequence[Verdict], frontier: int, now: int) -> list[EncodedBatch]:
+def _number(verdicts: Sequence[Verdict[Any]], frontier: int, now: int) -> list[EncodedBatch]:
     """The batches of a group, numbered consecutively after ``frontier``."""
     writes = [verdict for verdict in verdicts if isinstance(verdict, Write)]
     return [
@@ -172,12 +172,12 @@ def _number(verdicts: Sequence[Verdict], frontier: int, now: int) -> list[Encode
     ]
 
 
-def _answer_all(requests: Sequence[Decide], verdicts: Sequence[Verdict]) -> None:
+def _answer_all(requests: Sequence[Decide[Any]], verdicts: Sequence[Verdict[Any]]) -> None:
     for request, verdict in zip(requests, verdicts, strict=True):
         _answer(request, verdict)
 
 
-def _answer(request: Decide, verdict: Verdict) -> None:
+def _answer(request: Decide[Any], verdict: Verdict[Any]) -> None:
     match verdict:
         case Write(answer=answer) | Answer(answer=answer):
             request.reply.set(answer)
@@ -278,7 +278,7 @@ async def _wait_for_space(means: Means, stop: _SpaceRanOut) -> None:
         _refuse(stop.requests, StoreFullError("no space; nothing was kept"))
 
 
-async def _reopen(means: Means, requests: Sequence[Decide]) -> int | None:
+async def _reopen(means: Means, requests: Sequence[Decide[Any]]) -> int | None:
     """The last durable sequence once there is space again; None if the platform stops first."""
     while True:
         try:

@@ -75,7 +75,7 @@ class Reply(Generic[T]):
         return self._outcome is not None
 
     @property
-    def outcome(self) -> outcome.Outcome[T]:
+    def result(self) -> outcome.Outcome[T]:
         """The value or the error it was settled with."""
         assert self._outcome is not None, "not answered yet"
         return self._outcome
@@ -161,7 +161,7 @@ class Mailbox(Generic[R]):
             for request in requests:
                 request.reply.abandoned = True
             raise
-        return [request.reply.outcome for request in requests]
+        return [request.reply.result for request in requests]
 
     async def _hand_over(self, request: Request[Any]) -> None:
         if self._at_the_door or self._is_full():
@@ -180,9 +180,7 @@ class Mailbox(Generic[R]):
         self.bell.ring()
 
     def _is_full(self) -> bool:
-        return (
-            len(self._waiting) >= self._requests_max or self._waiting_bytes >= self._bytes_max
-        )
+        return len(self._waiting) >= self._requests_max or self._waiting_bytes >= self._bytes_max
 
     def take(self, *, requests_max: int, bytes_max: int) -> list[R]:
         """The next requests, at least one if any waits, in the order of asking. Never blocks."""

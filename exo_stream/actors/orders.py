@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from exo_stream.actors.mailbox import Request
 from exo_stream.decision import Decision
 from exo_stream.storage.engine import Job
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decide(Request[Any]):
+class Decide(Request[T]):
     """Decide under the single writer; the answer is the decision's, once it is durable."""
 
-    decide: Decision
+    decide: Decision[T]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

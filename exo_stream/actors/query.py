@@ -104,4 +104,3 @@ def _result(reader: Reader, read: Read, limits: Limits) -> Any:
         case Fetch():
             raise AssertionError("fetches are served together")
     assert_never(read)
-

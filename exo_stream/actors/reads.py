@@ -76,9 +76,10 @@ class Reads:
             return [row for row in found if not isinstance(row, Cold)]
         self.engine.pin(version)
         try:
-            fetched = iter(await self._near.ask(Fetch(version, cold)))
+            rows = await self._near.ask(Fetch(version, cold))
         finally:
             self.engine.unpin(version)
+        fetched = iter(rows)
         return [next(fetched) if isinstance(row, Cold) else row for row in found]
 
     async def page(

@@ -1,0 +1,183 @@
+"""The feed of an embedded subscriber: batches as an async iterator, inside one ``async with``."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime
+from types import TracebackType
+from typing import Final, Literal, Self, TypeVar
+
+import trio
+
+from exo_stream.errors import InvalidRequestError
+from exo_stream.feed import FeedMessage, SnapshotPage
+from exo_stream.model import Batch, Cursor
+from exo_stream.selectors import Selector
+from exo_stream.subscription import (
+    After,
+    Delivered,
+    FromSequence,
+    FromSnapshot,
+    Last,
+    Now,
+    Oldest,
+    Since,
+    Sources,
+    Start,
+    Subscription,
+)
+
+T = TypeVar("T")
+
+BATCHES_PER_CHECKPOINT: Final = 64
+"""A reader that works through a page without awaiting anything still lets others run."""
+
+
+class LocalFeed:
+    """Every matching batch from a start on, in order, until its block is left.
+
+    Iterating gives ``Batch`` and, first, the ``SnapshotPage`` values of a snapshot;
+    ``messages()`` gives every ``FeedMessage``. A batch is finished when the next one is asked
+    for: ``cursor`` is where to resume.
+    """
+
+    def __init__(self, sources: Sources, selector: Selector, start: Start) -> None:
+        self._log_id = sources.log_id
+        self._subscription = Subscription(sources, selector)
+        self._start = start
+        self._page: deque[Batch] = deque()
+        self._handed_out: Cursor | None = None
+        self._finished: Cursor | None = None
+        self._steps = 0
+
+    async def __aenter__(self) -> Self:
+        self._finished = await self._subscription.start(self._start)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._subscription.close()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    @property
+    def cursor(self) -> Cursor:
+        """The resolved start, then the last message that is finished: resume after it."""
+        assert self._finished is not None, "a feed is used inside its async with block"
+        return self._finished
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch | SnapshotPage:
+        while True:
+            message = await self.next_message()
+            if isinstance(message, Batch | SnapshotPage):
+                return message
+
+    def messages(self) -> _Messages:
+        """All messages: batches and pages, and besides them ``CaughtUp``, ``Progress``, …"""
+        return _Messages(self)
+
+    async def next_message(self) -> FeedMessage:
+        """The next message. Asking for it says that the one before is finished."""
+        if self._handed_out is not None:
+            self._finished, self._handed_out = self._handed_out, None
+        if self._page:
+            await self._take_a_breath()
+        while not self._page:
+            message = await self._subscription.pull()
+            if not isinstance(message, Delivered):
+                if not isinstance(message, SnapshotPage):
+                    self._handed_out = getattr(message, "cursor", None)
+                return message
+            self._page.extend(
+                Batch(b.sequence, b.committed_at, b.entries, self._log_id) for b in message.batches
+            )
+        batch = self._page.popleft()
+        self._handed_out = batch.cursor
+        return batch
+
+    async def _take_a_breath(self) -> None:
+        self._steps += 1
+        if self._steps % BATCHES_PER_CHECKPOINT:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+
+
+class _Messages:
+    def __init__(self, feed: LocalFeed) -> None:
+        self._feed = feed
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> FeedMessage:
+        return await self._feed.next_message()
+
+
+def chosen_start(
+    *,
+    after: Cursor | str | None,
+    from_sequence: int | None,
+    start: Literal["oldest", "now"] | None,
+    last: int | None,
+    since_time: datetime | None,
+    snapshot: bool,
+) -> Start:
+    """The one start that was asked for; the oldest batch if none was.
+
+    A cursor wins over ``snapshot``: whoever has one has had the snapshot. Raises
+    InvalidRequestError for more than one start, or one that cannot be.
+    """
+    if after is not None:
+        snapshot = False
+    given = {
+        "after": after,
+        "from_sequence": from_sequence,
+        "start": start,
+        "last": last,
+        "since_time": since_time,
+        "snapshot": snapshot or None,
+    }
+    chosen = [name for name, value in given.items() if value is not None]
+    if len(chosen) > 1:
+        raise InvalidRequestError(f"one start at a time, not {' and '.join(chosen)}")
+    if after is not None:
+        return After(Cursor.parse(after) if isinstance(after, str) else _checked(after, Cursor))
+    if from_sequence is not None:
+        return FromSequence(_checked(from_sequence, int))
+    if last is not None:
+        return Last(max(0, _checked(last, int)))
+    if since_time is not None:
+        return Since(microseconds(_checked(since_time, datetime)))
+    if snapshot:
+        return FromSnapshot()
+    return _named_start(start)
+
+
+def _named_start(start: str | None) -> Start:
+    match start:
+        case None | "oldest":
+            return Oldest()
+        case "now":
+            return Now()
+        case _:
+            raise InvalidRequestError(f"a start is 'oldest' or 'now', not {start!r}")
+
+
+def _checked(value: T, kind: type[T]) -> T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InvalidRequestError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def microseconds(time: datetime) -> int:
+    """A time as microseconds since the Unix epoch; it must name its time zone."""
+    if time.tzinfo is None:
+        raise InvalidRequestError("a time needs a time zone")
+    return round(time.timestamp() * 1_000_000)

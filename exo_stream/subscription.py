@@ -1,0 +1,321 @@
+"""Following the log: a position, and the patience to wait for what comes after it.
+
+Nothing runs on a subscriber's behalf and nothing is queued for it. Each step is taken by whoever
+pulls, when it pulls: a page from the tail, from the log when it has fallen behind, or a sleep in
+the index of interest when it has caught up. Replay and live are the same loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from exo_stream.actors.reads import Reads
+from exo_stream.errors import (
+    BatchEvictedError,
+    CursorAheadError,
+    InvalidRequestError,
+    LogMismatchError,
+)
+from exo_stream.feed import (
+    CaughtUp,
+    FellBehind,
+    Heartbeat,
+    Progress,
+    SnapshotBegin,
+    SnapshotEnd,
+    SnapshotPage,
+)
+from exo_stream.frontier import Frontier
+from exo_stream.interest import B, Encoder, Interest, Parked, Seat
+from exo_stream.limits import Limits
+from exo_stream.model import SEQUENCE_MAX, Cursor, Entry, row_key
+from exo_stream.payload import EncodedBatch
+from exo_stream.selectors import Selector
+from exo_stream.snapshots import Snapshot, Snapshots
+from exo_stream.tail import Tail
+
+KEY_END: Final = b"\xff" * 2048
+"""Above every key that starts like it: longer than the longest key of any keyspace."""
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """Start after this cursor, which is the last batch the reader has finished."""
+
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class FromSequence:
+    """Start with this batch."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Oldest:
+    """Start with the oldest retained batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Start with the first batch that is not visible yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """Start ``count`` sequence numbers back, or with the oldest retained batch."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Start with the first batch committed at or after this time, in microseconds."""
+
+    committed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class FromSnapshot:
+    """Start with the table's matching rows, then follow."""
+
+
+Start = After | FromSequence | Oldest | Now | Last | Since | FromSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Some consecutive matching batches, with their matching entries only."""
+
+    batches: list[EncodedBatch]
+
+
+Pulled = (
+    Delivered
+    | SnapshotBegin
+    | SnapshotPage
+    | SnapshotEnd
+    | CaughtUp
+    | FellBehind
+    | Progress
+    | Heartbeat
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What every subscription of a platform reads from."""
+
+    log_id: str
+    reads: Reads
+    tail: Tail
+    frontier: Frontier
+    interest: Interest
+    snapshots: Snapshots
+    limits: Limits
+
+
+class Subscription:
+    """Every matching batch after a position, then every new one: in order, without gaps.
+
+    ``position`` is the last sequence that was pulled, or known not to match. Cancelled at any
+    await, it has not moved: the next pull goes on from there.
+    """
+
+    def __init__(self, sources: Sources, selector: Selector) -> None:
+        self.selector = selector
+        self.position = 0
+        self._sources = sources
+        self._snapshot: Snapshot | None = None
+        self._next_row: bytes | None = None
+        self._begun = False
+        self._caught_up = False
+        self._reported = 0
+        self._spoke_at = trio.current_time()
+
+    async def start(self, start: Start) -> Cursor:
+        """Resolve ``start``, once; answer the cursor that it means.
+
+        Raises LogMismatchError, CursorAheadError or BatchEvictedError for a cursor that cannot
+        be resumed from, SnapshotExpiredError if no snapshot is to be had.
+        """
+        if isinstance(start, FromSnapshot):
+            await trio.lowlevel.checkpoint()
+            self._snapshot = self._sources.snapshots.open()
+            self._next_row = row_key(self.selector.keyspace, self.selector.prefix)
+            self.position = self._snapshot.sequence
+        else:
+            self.position = await self._resolve(start)
+            self._check_retained()
+        self._reported = self.position
+        return self.cursor
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where to resume if everything pulled so far is finished."""
+        return Cursor(self._sources.log_id, self.position)
+
+    @property
+    def following(self) -> bool:
+        """Whether it is at the frontier and has said so: it may take a live seat."""
+        return self._caught_up and self.position == self._sources.frontier.visible
+
+    def close(self) -> None:
+        """Let go of a snapshot that is still being read."""
+        if self._snapshot is not None:
+            self._snapshot.close()
+            self._snapshot = None
+
+    async def pull(self) -> Pulled:
+        """The next message; waits until there is one.
+
+        Raises BatchEvictedError if the next batch is gone, SnapshotExpiredError if the snapshot
+        was read too slowly.
+        """
+        message = await (self._pull_row_page() if self._snapshot else self._pull_batches())
+        self._spoke_at = trio.current_time()
+        return message
+
+    def take_seat(self, encode: Encoder[B], try_send: Callable[[B], bool]) -> Seat[B]:
+        """Have the fan-out write to ``try_send`` from here on. Only while ``following``."""
+        assert self.following, (self.position, self._sources.frontier.visible)
+        seat = Seat(self.selector, self.position, encode, try_send)
+        self._sources.interest.take_seat(seat)
+        return seat
+
+    def leave_seat(self, seat: Seat[Any]) -> None:
+        """Go on pulling after what the seat has taken. Synchronous, and done before any reply."""
+        taken = self._sources.interest.leave_seat(seat)
+        if taken > self.position:
+            self.position = taken
+            self._spoke_at = trio.current_time()
+
+    def report(self) -> Progress | Heartbeat | None:
+        """What a subscriber that has heard nothing for a while is to be told, if anything."""
+        if self.position > self._reported:
+            self._reported = self.position
+            return Progress(self.cursor)
+        silent_seconds = trio.current_time() - self._spoke_at
+        if silent_seconds >= self._sources.limits.heartbeat_seconds:
+            return Heartbeat(self._sources.frontier.visible)
+        return None
+
+    async def _resolve(self, start: Start) -> int:
+        frontier, floor = self._sources.frontier.visible, self._floor
+        match start:
+            case After(Cursor(log_id, sequence)):
+                if log_id != self._sources.log_id:
+                    raise LogMismatchError(self._sources.log_id)
+                position = sequence
+            case FromSequence(sequence):
+                if not 1 <= sequence <= SEQUENCE_MAX:
+                    raise InvalidRequestError("the first sequence number is 1")
+                position = sequence - 1
+            case Now():
+                position = frontier
+            case Last(count):
+                position = max(floor - 1, frontier - count)
+            case Since(committed_at):
+                return await self._sources.reads.sequence_at(committed_at) - 1
+            case _:
+                position = floor - 1
+        await trio.lowlevel.checkpoint()
+        if position > frontier:
+            raise CursorAheadError(frontier)
+        return position
+
+    @property
+    def _floor(self) -> int:
+        return self._sources.reads.engine.version.floor
+
+    def _check_retained(self) -> None:
+        if self.position + 1 < self._floor:
+            raise BatchEvictedError(self._floor)
+
+    async def _pull_row_page(self) -> SnapshotBegin | SnapshotPage | SnapshotEnd:
+        assert self._snapshot is not None
+        if not self._begun:
+            await trio.lowlevel.checkpoint()
+            self._begun = True
+            return SnapshotBegin(self.position)
+        while self._next_row is not None:
+            page = await self._sources.reads.page(
+                self._snapshot.check(),
+                self._next_row,
+                row_key(self.selector.keyspace, self.selector.prefix + KEY_END),
+                rows_max=self._sources.limits.page_rows_max,
+                forward=True,
+            )
+            self._next_row = page.resume
+            if page.rows:
+                entries = [Entry(row.key[0], row.key[1:], row.value) for row in page.rows]
+                return SnapshotPage(self.position, tuple(entries))
+        await trio.lowlevel.checkpoint()
+        self.close()
+        return SnapshotEnd(self.cursor)
+
+    async def _pull_batches(
+        self,
+    ) -> Delivered | CaughtUp | FellBehind | Progress | Heartbeat:
+        while True:
+            self._check_retained()
+            message: Delivered | FellBehind | Progress | Heartbeat | None
+            if self.position < self._sources.frontier.visible:
+                message = await self._read_on()
+            elif not self._caught_up:
+                await trio.lowlevel.checkpoint()
+                self._caught_up = True
+                self._reported = self.position
+                return CaughtUp(self.cursor)
+            else:
+                message = await self._sleep()
+            if message is not None:
+                return message
+
+    async def _read_on(self) -> Delivered | FellBehind | Progress | None:
+        sources = self._sources
+        page = sources.tail.since(
+            self.position,
+            batches_max=sources.limits.page_rows_max,
+            bytes_max=sources.limits.page_bytes_max,
+        )
+        if page is None and self._caught_up:
+            await trio.lowlevel.checkpoint()
+            self._caught_up = False
+            return FellBehind(self.cursor, sources.frontier.visible - self.position)
+        if page is None:
+            page = await sources.reads.log_page(self.position, sources.frontier.visible)
+        else:
+            await trio.lowlevel.checkpoint()
+        matching = [match for batch in page if (match := self.selector.select(batch))]
+        self.position = page[-1].sequence if page else sources.frontier.visible
+        if matching:
+            self._reported = self.position
+            return Delivered(matching)
+        if trio.current_time() - self._spoke_at >= sources.limits.progress_seconds:
+            self._reported = self.position
+            return Progress(self.cursor)
+        return None
+
+    async def _sleep(self) -> Progress | Heartbeat | None:
+        """Wait until something matches, or until it is time to say that nothing did."""
+        interest = self._sources.interest
+        parked = interest.park(self.selector)
+        try:
+            with trio.move_on_after(self._sources.limits.progress_seconds):
+                await parked.woken.wait()
+            self._skip_what_did_not_match(parked)
+        finally:
+            interest.unpark(self.selector, parked)
+        return None if parked.matched is not None else self.report()
+
+    def _skip_what_did_not_match(self, parked: Parked) -> None:
+        through = self._sources.interest.through
+        if parked.matched is not None:
+            through = parked.matched - 1
+        self.position = max(self.position, through)
