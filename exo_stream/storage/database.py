@@ -1,0 +1,318 @@
+"""The one database file, opened: the only connection that writes, and cursors that read.
+
+Everything here blocks and belongs on the writer thread, but for the cursors, which belong to
+one thread each, and the sizes, which are a ``stat``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+import duckdb
+import structlog
+
+from exo_stream.errors import (
+    ExoStreamError,
+    OutcomeUnknownError,
+    OverloadedError,
+    StoreFullError,
+)
+from exo_stream.storage import creation, directory, failures, inspection, meta
+from exo_stream.storage.instance import attach, open_cursor
+from exo_stream.storage.lock_file import LockFile
+
+log = structlog.get_logger()
+
+_INTERRUPT_SECONDS: Final = 0.01
+"""How long a reader is given to notice that the file is about to be opened anew."""
+
+
+def open_database(path: str | os.PathLike[str], *, memory_bytes: int) -> Database:
+    """Open the file at ``path``, or create it; what its WAL held is durable on return.
+
+    Raises FileInUseError, ForeignFileError, CorruptionError, StoreFullError, StoreError.
+    """
+    real = Path(os.path.realpath(path))
+    if real.is_dir():
+        inspection.exists(real)
+    lock = LockFile(real)
+    try:
+        if inspection.exists(real):
+            inspection.inspect(real, memory_bytes=memory_bytes)
+        else:
+            creation.create(real, memory_bytes=memory_bytes)
+        return Database(real, lock, memory_bytes=memory_bytes)
+    except BaseException:
+        lock.close()
+        raise
+
+
+class Database:
+    """An open file. After a failed COMMIT or CHECKPOINT it takes no transaction any more.
+
+    ``was_clean`` tells whether the last one to hold it closed it in order; ``free_bytes`` is
+    what the file can still take in without growing, as of the last CHECKPOINT.
+    """
+
+    def __init__(self, path: Path, lock: LockFile, *, memory_bytes: int) -> None:
+        self.path: Final = path
+        self.free_bytes = 0
+        self._lock = lock
+        self._memory_bytes = memory_bytes
+        self._cursors: list[ReadCursor] = []
+        self._root: duckdb.DuckDBPyConnection | None = None
+        self._con: duckdb.DuckDBPyConnection | None = None
+        self._failure: StoreFullError | OutcomeUnknownError | None = None
+        self._wal_is_named = False
+        found = self._open()
+        self.log_id: Final = found[meta.LOG_ID].decode()
+        self.was_clean: Final = bool(int.from_bytes(found[meta.CLEAN], "big"))
+        try:
+            with self.transaction() as con:
+                meta.write_number(con, meta.CLEAN, 0)
+        except BaseException:
+            self._drop()
+            raise
+
+    @property
+    def con(self) -> duckdb.DuckDBPyConnection:
+        """The writer's connection, for queries outside a transaction."""
+        if self._failure is not None:
+            raise self._failure.again()
+        assert self._con is not None, "the database is closed"
+        return self._con
+
+    @contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A transaction that is durable when the block is left.
+
+        Raises StoreError if a statement failed: nothing was kept, go on. Raises StoreFullError
+        if COMMIT met "no space": ``reopen`` tells what was kept. Raises OutcomeUnknownError if
+        it failed otherwise: stop.
+        """
+        con = self.con
+        try:
+            con.execute("BEGIN TRANSACTION")
+            yield con
+        except duckdb.Error as error:
+            self._roll_back(con)
+            if failures.is_fatal(error):
+                raise self._give_up(failures.of_commit(error)) from error
+            raise failures.of_statement(error) from error
+        except BaseException:
+            self._roll_back(con)
+            raise
+        try:
+            con.execute("COMMIT")
+            if not self._wal_is_named:
+                directory.sync(self.path)
+                self._wal_is_named = True
+        except (duckdb.Error, OSError) as error:
+            raise self._give_up(failures.of_commit(error)) from error
+
+    def checkpoint(self) -> None:
+        """Move what the WAL holds into the file. Raises like a COMMIT that fails."""
+        con = self.con
+        try:
+            con.execute("CHECKPOINT exo")
+            directory.sync(self.path)
+        except (duckdb.Error, OSError) as error:
+            raise self._give_up(failures.of_commit(error)) from error
+        self._wal_is_named = False
+        ((self.free_bytes,),) = con.execute(
+            "SELECT free_blocks * block_size FROM pragma_database_size()"
+            " WHERE database_name = 'exo'"
+        ).fetchall()
+
+    def reopen(self) -> None:
+        """Open the file again after "no space"; what turns out durable has been checkpointed.
+
+        Raises StoreFullError while there is still no space; call it again later.
+        """
+        assert not isinstance(self._failure, OutcomeUnknownError), self._failure
+        if self._con is not None and self.disk_free_bytes < self.wal_bytes:
+            # What still can be read stays readable while there is no hope of a CHECKPOINT.
+            raise StoreFullError("there is still no space to open the file again")
+        for cursor in self._cursors:
+            cursor.retire()
+        try:
+            self._close_connections()
+            self._failure = StoreFullError("the file is closed until there is space again")
+            self._open()
+        finally:
+            for cursor in self._cursors:
+                cursor.reinstate()
+        log.info("file reopened", path=str(self.path))
+
+    def open_cursor(self) -> ReadCursor:
+        """A cursor for one reader thread; it survives ``reopen``."""
+        cursor = ReadCursor(self)
+        self._cursors.append(cursor)
+        return cursor
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """A connection for a cursor, on the cursor's thread."""
+        root = self._root  # nobody runs queries on it, so any thread may ask it for a cursor
+        if root is None:
+            raise OverloadedError("the file is being opened again")
+        return open_cursor(root)
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file without its WAL."""
+        return directory.file_bytes(self.path)
+
+    @property
+    def wal_bytes(self) -> int:
+        """The size of the write-ahead log."""
+        return directory.file_bytes(directory.beside(self.path, ".wal"))
+
+    @property
+    def disk_free_bytes(self) -> int:
+        """What the disk can still take."""
+        return directory.disk_free_bytes(self.path)
+
+    def space_low(self, free_bytes_min: int) -> bool:
+        """Whether free space is below the mark, or too little for a CHECKPOINT of this WAL."""
+        return self.disk_free_bytes < max(free_bytes_min, 2 * self.wal_bytes)
+
+    def close(self) -> None:
+        """CHECKPOINT, mark the shutdown as clean, let go of the file; never raises for trouble.
+
+        After a failed COMMIT the file is left exactly as the failure left it.
+        """
+        if self._failure is None and self._con is not None:
+            try:
+                with self.transaction() as con:
+                    meta.write_number(con, meta.CLEAN, 1)
+                self.checkpoint()
+            except ExoStreamError as error:
+                log.warning("shutdown not clean", path=str(self.path), error=str(error))
+        for cursor in self._cursors:
+            cursor.retire()
+        self._drop()
+
+    def _open(self) -> dict[str, bytes]:
+        """Attach, replay, and make what was replayed durable; the contents of ``meta``."""
+        replayed = self.wal_bytes > 0
+        try:
+            self._root = attach(self.path, memory_bytes=self._memory_bytes)
+            self._con = open_cursor(self._root)
+            self._failure = None
+            self._wal_is_named = replayed
+            found = meta.load(self._con)
+            if replayed:
+                self.checkpoint()
+        except duckdb.Error as error:
+            self._close_connections()
+            raise self._unopened(error) from error
+        except ExoStreamError as error:
+            self._close_connections()
+            self._failure = failures.as_closed(error)
+            raise
+        return found
+
+    def _unopened(self, error: duckdb.Error) -> ExoStreamError:
+        if failures.is_no_space(error):
+            self._failure = StoreFullError("there is no space to open the file")
+            return self._failure.again()
+        self._failure = OutcomeUnknownError("the file could not be opened again")
+        return inspection.refusal(self.path, error)
+
+    def _roll_back(self, con: duckdb.DuckDBPyConnection) -> None:
+        # Some failures have ended the transaction already; then there is nothing to roll back.
+        with suppress(duckdb.Error):
+            con.execute("ROLLBACK")
+
+    def _give_up(
+        self, failure: StoreFullError | OutcomeUnknownError
+    ) -> StoreFullError | OutcomeUnknownError:
+        self._failure = failure
+        log.error("file failed", path=str(self.path), error=failure.code, cause=str(failure))
+        return failure.again()
+
+    def _close_connections(self) -> None:
+        for con in (self._con, self._root):
+            if con is not None:
+                con.close()
+        self._con = self._root = None
+
+    def _drop(self) -> None:
+        self._close_connections()
+        self._lock.close()
+
+
+class Rows:
+    """Queries of one read-only transaction: all see the same state of the file."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self._con = con
+
+    def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of one query. An open result would own the connection, so there is none."""
+        return self._con.execute(sql, parameters).fetchall()
+
+
+class ReadCursor:
+    """One thread's way to read the file, beside the writer and across ``reopen``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._con: duckdb.DuckDBPyConnection | None = None
+        self._interrupted = False
+        # Whoever holds the token may use the connection: the thread of this cursor, or the
+        # writer while it opens the file anew.
+        self._token: SimpleQueue[None] = SimpleQueue()
+        self._token.put(None)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Rows]:
+        """A read-only transaction.
+
+        Raises OverloadedError if it was interrupted, CorruptionError if the file contradicts
+        itself, StoreError for anything else.
+        """
+        self._interrupted = False
+        self._token.get()
+        try:
+            if self._con is None:
+                self._con = self._database.connect()
+            self._con.execute("BEGIN TRANSACTION READ ONLY")
+            try:
+                yield Rows(self._con)
+            finally:
+                with suppress(duckdb.Error):
+                    self._con.execute("ROLLBACK")
+        except duckdb.Error as error:
+            raise failures.of_read(error) from error
+        finally:
+            self._token.put(None)
+
+    def interrupt(self) -> None:
+        """Stop the query that is running now, from any thread."""
+        con = self._con
+        if con is not None:
+            with suppress(duckdb.Error):  # it was closed a moment ago
+                con.interrupt()
+
+    def retire(self) -> None:
+        """Interrupt the reader, close its connection, and keep it out until ``reinstate``."""
+        while True:
+            self.interrupt()
+            try:
+                self._token.get(timeout=_INTERRUPT_SECONDS)
+                break
+            except Empty:
+                continue
+        if self._con is not None:
+            self._con.close()
+            self._con = None
+
+    def reinstate(self) -> None:
+        """Let the reader in again."""
+        self._token.put(None)

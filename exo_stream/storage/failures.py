@@ -1,0 +1,75 @@
+"""What a failure of DuckDB means: nothing kept, no space, or not known.
+
+DuckDB's texts can hold rows, so they stay in ``__cause__`` and out of what callers are told.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from exo_stream.errors import (
+    CorruptionError,
+    ExoStreamError,
+    OutcomeUnknownError,
+    OverloadedError,
+    StoreError,
+    StoreFullError,
+)
+
+_NO_SPACE: Final = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+def is_no_space(error: BaseException) -> bool:
+    """Whether a disk, a quota or a limit on file sizes is exhausted; DuckDB hands on no errno."""
+    return any(text in str(error) for text in _NO_SPACE)
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether DuckDB has given up the file, so that nothing can be asked of it any more."""
+    return isinstance(error, duckdb.FatalException) or "has been invalidated" in str(error)
+
+
+def of_statement(error: duckdb.Error) -> StoreError:
+    """A statement before COMMIT failed: the transaction is rolled back, nothing was kept."""
+    return StoreError(f"the database refused the write ({type(error).__name__})")
+
+
+def of_commit(error: duckdb.Error | OSError) -> StoreFullError | OutcomeUnknownError:
+    """COMMIT or CHECKPOINT failed: without space the file must be opened again to know more."""
+    if is_no_space(error):
+        return StoreFullError("there is no space left for the file or its write-ahead log")
+    return OutcomeUnknownError(f"the database could not make it durable ({type(error).__name__})")
+
+
+def of_read(error: duckdb.Error) -> ExoStreamError:
+    """A query of a reader failed: it was interrupted, or the file contradicts itself."""
+    if isinstance(error, duckdb.InterruptException):
+        return OverloadedError("the query took too long and was stopped")
+    if is_corrupt(error):
+        return CorruptionError("a block of the file does not match its checksum")
+    return StoreError(f"the database refused the query ({type(error).__name__})")
+
+
+def is_corrupt(error: BaseException) -> bool:
+    """Whether DuckDB found that what it read is not what was written."""
+    return "Corrupt" in str(error) or "checksum" in str(error)
+
+
+def of_creation(path: Path, error: duckdb.Error | OSError) -> StoreError:
+    """A new file could not be made; nothing of it is left under its name."""
+    if is_no_space(error):
+        return StoreFullError(f"there is no space for {path}")
+    reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+    return StoreError(f"{path} cannot be created ({reason})")
+
+
+def as_closed(error: ExoStreamError) -> StoreFullError | OutcomeUnknownError:
+    """What a file that could not be opened again answers from then on."""
+    if isinstance(error, StoreFullError | OutcomeUnknownError):
+        return error
+    return OutcomeUnknownError("the file could not be opened again")

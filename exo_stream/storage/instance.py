@@ -1,0 +1,67 @@
+"""One DuckDB instance with the file attached, its settings fixed and then locked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from exo_stream.storage.schema import ROW_GROUP_ROWS
+
+NEVER_BYTES: Final = "900TB"
+"""A WAL never grows to this: checkpoints happen when we say so, not inside a COMMIT."""
+
+_SETTINGS: Final = {
+    "allow_community_extensions": "false",
+    "allow_persistent_secrets": "false",
+    "async_threads": "1",
+    "auto_checkpoint_skip_wal_threshold": str((1 << 64) - 1),
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "checkpoint_on_detach": "DISABLED",
+    "checkpoint_threshold": NEVER_BYTES,
+    # The bit-packing encoder has an open bug that makes a file unreadable (duckdb #22823).
+    "disabled_compression_methods": "bitpacking",
+    "enable_external_file_cache": "false",
+    # All data go through the WAL: optimistically written row groups are the younger path.
+    "enable_optimistic_write": "false",
+    "fsync_mode": "STANDARD",
+    "preserve_insertion_order": "true",
+    "python_enable_replacements": "false",
+    "temp_directory": "",
+    "threads": "1",
+    "wal_autocheckpoint_entries": "0",
+}
+
+
+def attach(path: Path, *, memory_bytes: int, mode: str = "READ_WRITE") -> duckdb.DuckDBPyConnection:
+    """Open the file at ``path`` in an instance of its own, named ``exo``; it is created if absent.
+
+    An in-memory instance, so that a CHECKPOINT which fails invalidates the file and no more.
+    """
+    con = duckdb.connect(":memory:")
+    try:
+        for name, value in _SETTINGS.items():
+            con.execute(f"SET GLOBAL {name} = '{value}'")
+        con.execute(f"SET GLOBAL memory_limit = '{memory_bytes}B'")
+        con.execute("PRAGMA disable_checkpoint_on_shutdown")
+        quoted = str(path).replace("'", "''")
+        con.execute(f"ATTACH '{quoted}' AS exo ({mode}, ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
+        con.execute("SET GLOBAL enable_external_access = false")
+        con.execute("SET GLOBAL lock_configuration = true")
+        con.execute("USE exo")
+        # fetchall, here and everywhere: an open result keeps its transaction open.
+        found = con.execute("SELECT current_setting('fsync_mode')").fetchall()
+        assert found == [("STANDARD",)], found
+    except BaseException:
+        con.close()
+        raise
+    return con
+
+
+def open_cursor(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Another connection to the same instance, for another thread."""
+    cursor = con.cursor()
+    cursor.execute("USE exo")
+    return cursor
