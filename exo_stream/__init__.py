@@ -15,8 +15,8 @@ from exo_stream.errors import (
 )
 from exo_stream.feed import (
     CaughtUp,
-    FellBehind,
     FeedMessage,
+    FellBehind,
     Heartbeat,
     Progress,
     SnapshotBegin,

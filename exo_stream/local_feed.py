@@ -79,7 +79,7 @@ class LocalFeed:
                 return message
 
     def messages(self) -> _Messages:
-        """All messages: batches and pages, and besides them ``CaughtUp``, ``Progress``, …"""
+        """All messages: batches and pages, and besides them ``CaughtUp``, ``Progress`` and so on."""
         return _Messages(self)
 
     async def next_message(self) -> FeedMessage:
@@ -93,7 +93,7 @@ class LocalFeed:
             if not isinstance(message, Delivered):
                 if not isinstance(message, SnapshotPage):
                     self._handed_out = getattr(message, "cursor", None)
-                return message
+                return message  # noqa: ASYNC910  # the pull is one
             self._page.extend(
                 Batch(b.sequence, b.committed_at, b.entries, self._log_id) for b in message.batches
             )

@@ -110,9 +110,9 @@ def judge(producer: Producer, view: View, now: int) -> Judgement:
     head = decode_head(head_row.value) if head_row and head_row.value is not None else None
     if head is not None and producer.epoch < head.epoch:
         return Rejected(ProducerFencedError(head.epoch))
-    if slot_row and slot_row.value is not None:
-        if cbor2.loads(slot_row.value) == [producer.epoch, producer.seq]:
-            return Duplicate(slot_row.sequence)
+    written = [producer.epoch, producer.seq]
+    if slot_row and slot_row.value is not None and cbor2.loads(slot_row.value) == written:
+        return Duplicate(slot_row.sequence)
     refusal = _refusal(producer, head)
     if refusal is not None:
         return Rejected(refusal)

@@ -149,7 +149,7 @@ class Mailbox(Generic[R]):
         return result.unwrap()
 
     async def ask_all(self, requests: Sequence[Request[T]]) -> list[outcome.Outcome[T]]:
-        """Hand over all of ``requests`` in their order; return their outcomes when all are there."""
+        """Hand over all of ``requests`` in order; return their outcomes when all are there."""
         tally = _Tally(len(requests))
         try:
             for request in requests:
@@ -157,6 +157,8 @@ class Mailbox(Generic[R]):
                 await self._hand_over(request)
             if requests:
                 await tally.wait()
+            else:
+                await trio.lowlevel.checkpoint()
         except trio.Cancelled:
             for request in requests:
                 request.reply.abandoned = True

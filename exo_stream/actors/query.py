@@ -69,8 +69,7 @@ def _fetch(reader: Reader, fetches: Sequence[Fetch]) -> Callable[[], None]:
         except ExoStreamError as error:
             answers.extend(partial(fetch.reply.fail, error.again()) for fetch in same)
             continue
-        for fetch in same:
-            answers.append(partial(fetch.reply.set, [next(rows) for _ in fetch.keys]))
+        answers.extend(partial(fetch.reply.set, [next(rows) for _ in fetch.keys]) for fetch in same)
 
     def give_answers() -> None:
         for answer in answers:

@@ -49,10 +49,12 @@ class GroupView:
             return UNKNOWN
         fetched, complete = self._ranges[start, end]
         merged = {row.key: row for row in fetched}
-        for key, row in self._written_between(start, end).items():
-            # Past the last row of an incomplete range the order of what follows is not known.
-            if complete or key <= fetched[-1].key:
-                merged[key] = row
+        # Past the last row of an incomplete range the order of what follows is not known.
+        merged |= {
+            key: row
+            for key, row in self._written_between(start, end).items()
+            if complete or key <= fetched[-1].key
+        }
         live = [merged[key] for key in sorted(merged) if merged[key].value is not None]
         if len(live) < wanted.limit and not complete:
             return UNKNOWN
