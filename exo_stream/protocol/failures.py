@@ -36,9 +36,10 @@ def _below(kind: type[ExoStreamError]) -> Iterator[type[ExoStreamError]]:
         yield from _below(child)
 
 
-_BY_CODE: Final = {
-    kind.code: kind for kind in _below(ExoStreamError) if kind.__module__ == errors.__name__
-}
+ERRORS: Final = tuple(kind for kind in _below(ExoStreamError) if kind.__module__ == errors.__name__)
+"""Every error that both sides know, in the order of errors.py's tree."""
+
+_BY_CODE: Final = {kind.code: kind for kind in ERRORS}
 _FIELD_TYPES: Final = {
     kind: {name: get_type_hints(kind.__init__)[name] for name in kind.fields}
     for kind in _BY_CODE.values()

@@ -269,7 +269,7 @@ def _write_start(start: Start) -> tuple[str | int, ...]:
             return "last", batches
         case StartSince(committed_at):
             return "since", committed_at
-        case StartOldest() | StartNow() | StartSnapshot():
+        case _:
             return (next(name for name, plain in _PLAIN_STARTS.items() if plain == start),)
 
 

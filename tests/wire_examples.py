@@ -1,0 +1,79 @@
+"""One example of every message, or more where a field has several sorts, for several tests."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from exo_stream.model import SEQUENCE_MAX, Cursor, Entry, Keyspace
+from exo_stream.producers import Producer
+from exo_stream.protocol import messages as m
+from exo_stream.selectors import Selector
+
+LOG_ID: Final = "0123456789abcdef" * 2
+CURSOR: Final = Cursor(LOG_ID, 7)
+ENTRIES: Final = (Entry(0, b"a", b"1"), Entry(0, b"", b""), Entry(0, b"\xff\x00", None))
+BATCH: Final = m.DeliveredBatch(7, 1_700_000_000_000_000, ENTRIES)
+
+FROM_CLIENT: Final[tuple[m.Message, ...]] = (
+    m.Hello((1, 2), "tests"),
+    m.Write(1),
+    m.Write(
+        SEQUENCE_MAX,
+        puts=((b"k", b"v"), (b"", b"")),
+        deletes=(b"gone",),
+        require={b"a": "absent", b"b": "present", b"c": 0, b"d": SEQUENCE_MAX},
+        producer=Producer(b"\x00" * 16, 3, SEQUENCE_MAX, contiguous=True),
+    ),
+    m.Get(2, b"k", 9, wait=False),
+    m.GetMany(3, (b"k", b"", b"k")),
+    m.GetMany(3, ()),
+    m.Scan(4),
+    m.Scan(4, b"a", b"z", limit=0, forward=False, min_sequence=5, wait=False),
+    m.ScanNext(5, 4),
+    m.ScanClose(4),
+    m.GetBatch(6, 1),
+    m.Info(7),
+    m.Prune(8, 100),
+    m.Subscribe(9),
+    m.Subscribe(10, m.StartNow(), Selector(b"user/"), "disconnect", 15),
+    m.Subscribe(11, m.StartSnapshot(), Selector(b"", Keyspace.EVENT)),
+    m.Subscribe(12, m.StartAfter(CURSOR)),
+    m.Subscribe(13, m.StartFrom(1)),
+    m.Subscribe(14, m.StartLast(10)),
+    m.Subscribe(15, m.StartSince(1_700_000_000_000_000)),
+    m.Unsubscribe(9),
+    m.SnapshotNext(11),
+    m.Goodbye("done"),
+    m.Ping(1),
+    m.Pong(1),
+)
+
+FROM_SERVER: Final[tuple[m.Message, ...]] = (
+    m.Welcome(1, LOG_ID, 0, None),
+    m.Welcome(1, LOG_ID, 9, 3, {"frame_bytes_max": 1 << 20}, "exo-stream 0.1.0"),
+    m.Failure(1, "conflict", "key b'k' is absent", False, {"key": b"k", "version": 0}),
+    m.Written(1, SEQUENCE_MAX),
+    m.Value(2, 9, 0, None),
+    m.Value(2, 9, 8, b""),
+    m.Values(3, 9, (b"v", None)),
+    m.Rows(4, 9, ((b"a", b"1"),), more=True),
+    m.Rows(4, 9, (), more=False),
+    m.Found(6, BATCH),
+    m.Found(6, None),
+    m.Information(7, LOG_ID, 9, None, {"path": "feed.duckdb", "file_bytes": 1}),
+    m.Pruned(8, 91),
+    m.Subscribed(9, CURSOR),
+    m.SnapshotBegin(9, 7),
+    m.Snapshot(9, ENTRIES),
+    m.SnapshotEnd(9, CURSOR),
+    m.Batches(9, (BATCH, m.DeliveredBatch(8, 0, ()))),
+    m.Part(9, m.PartBody(10, 0, b"abc")),
+    m.CaughtUp(9, CURSOR),
+    m.FellBehind(9, CURSOR, 5),
+    m.Progress(9, CURSOR),
+    m.Heartbeat(9, 9),
+    m.Unsubscribed(9),
+    m.Ping(2),
+    m.Pong(2),
+    m.GoAway(5, "the server stops"),
+)
