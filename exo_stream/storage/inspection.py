@@ -19,7 +19,7 @@ from exo_stream.errors import (
     ForeignFileError,
     StoreError,
 )
-from exo_stream.storage import failures, meta
+from exo_stream.storage import failures, meta, wal
 from exo_stream.storage.directory import beside
 from exo_stream.storage.instance import attach
 from exo_stream.storage.schema import FORMAT
@@ -57,6 +57,7 @@ def inspect(path: Path, *, memory_bytes: int) -> None:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
     if head[_MAGIC_AT:] != _MAGIC:
         raise ForeignFileError(f"{path} is not an exo-stream file")
+    refuse_hole(path)
     try:
         con = attach(path, memory_bytes=memory_bytes, mode="READ_ONLY")
     except duckdb.Error as error:
@@ -65,6 +66,23 @@ def inspect(path: Path, *, memory_bytes: int) -> None:
         check_format(path, con)
     finally:
         con.close()
+
+
+def refuse_hole(path: Path) -> None:
+    """Raise CorruptionError if transactions follow the damage in the write-ahead log.
+
+    DuckDB takes a damaged length for the log's end, and would silently drop what follows.
+    """
+    wal_path = beside(path, ".wal")
+    if wal_path.exists() and wal.scan_structure(wal_path.read_bytes()).flush_follows:
+        raise CorruptionError(_damaged_wal(path))
+
+
+def _damaged_wal(path: Path) -> str:
+    return (
+        f"the write-ahead log of {path} is damaged; see what can be done with: "
+        f"exo-stream repair-wal {path}"
+    )
 
 
 def check_format(path: Path, con: duckdb.DuckDBPyConnection) -> None:
@@ -91,10 +109,7 @@ def refusal(path: Path, error: duckdb.Error) -> ExoStreamError:
     if "version number" in text:
         return ForeignFileError(f"{path} was written by a newer DuckDB")
     if "WAL" in text:
-        return CorruptionError(
-            f"the write-ahead log of {path} is damaged; see what can be done with: "
-            f"exo-stream repair-wal {path}"
-        )
+        return CorruptionError(_damaged_wal(path))
     if failures.is_corrupt(error) or "enough bytes" in text:
         return CorruptionError(f"{path} is damaged: restore it, or start from a copy")
     return StoreError(f"{path} cannot be opened ({type(error).__name__})")

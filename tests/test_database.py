@@ -1,0 +1,517 @@
+"""The database file: opened, refused, written, opened again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from exo_stream.errors import (
+    CorruptionError,
+    FileInUseError,
+    ForeignFileError,
+    OutcomeUnknownError,
+    OverloadedError,
+    StoreError,
+    StoreFullError,
+)
+from exo_stream.limits import MIB
+from exo_stream.storage import batch_log, database, directory, failures, meta
+from exo_stream.storage.database import Database, open_database
+from exo_stream.storage.hop import open_thread_hop
+from exo_stream.storage.schema import FORMAT, number
+from tests.batches import make_batch, make_batches
+
+MEMORY = 64 * MIB
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "feed.duckdb"
+
+
+@pytest.fixture
+def db(path: Path) -> Iterator[Database]:
+    db = open_database(path, memory_bytes=MEMORY)
+    yield db
+    db.close()
+
+
+def write(db: Database, first: int, last: int) -> None:
+    with db.transaction() as con:
+        batch_log.append(con, make_batches(first, last))
+
+
+def newest(db: Database) -> int:
+    with db.open_cursor().transaction() as rows:
+        return batch_log.ends(rows).newest
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """The contents of every file but our own lock."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def leave_with_wal(path: Path, last: int = 3) -> None:
+    """Write a batch a COMMIT, then let go of the file as a killed process would."""
+    db = open_database(path, memory_bytes=MEMORY)
+    for sequence in range(1, last + 1):
+        write(db, sequence, sequence)
+    db._drop()
+    assert db.wal_bytes > 0
+
+
+def test_a_new_file_is_whole_and_empty(db: Database, path: Path) -> None:
+    assert len(db.log_id) == 32
+    assert db.was_clean
+    assert db.path == path
+    assert newest(db) == 0
+    assert meta.load(db.con)[meta.FORMAT] == number(FORMAT)
+    assert not path.with_name("feed.duckdb.new").exists()
+
+
+def test_the_settings_are_those_we_rely_on_and_locked(db: Database) -> None:
+    found = dict(db.con.execute("SELECT name, value FROM duckdb_settings()").fetchall())
+
+    assert found["fsync_mode"] == "STANDARD"
+    assert found["threads"] == "1"
+    assert found["temp_directory"] == ""
+    assert found["enable_external_access"] == "false"
+    assert found["checkpoint_on_detach"] == "DISABLED"
+    assert found["disabled_compression_methods"] == "BitPacking"
+    assert found["memory_limit"] == "64.0 MiB"
+    for statement in ("SET threads = 2", "ATTACH 'other.duckdb'", "SELECT * FROM 'a.csv'"):
+        with pytest.raises(duckdb.Error):
+            db.con.execute(statement)
+
+
+def test_python_variables_are_not_tables(db: Database) -> None:
+    secret = [1]
+    with pytest.raises(duckdb.CatalogException):
+        db.con.execute("SELECT * FROM secret")
+    assert secret
+
+
+def test_a_clean_stop_leaves_no_wal_and_is_remembered(path: Path) -> None:
+    first = open_database(path, memory_bytes=MEMORY)
+    write(first, 1, 3)
+    first.close()
+    assert first.wal_bytes == 0
+
+    second = open_database(path, memory_bytes=MEMORY)
+    assert second.log_id == first.log_id
+    assert second.was_clean
+    assert newest(second) == 3
+    second.close()
+
+
+def test_what_a_killed_process_committed_is_in_the_file_before_anybody_sees_it(path: Path) -> None:
+    leave_with_wal(path)
+    db = open_database(path, memory_bytes=MEMORY)
+    assert not db.was_clean
+    assert newest(db) == 3
+    assert db.wal_bytes == 0
+    with duckdb.connect(":memory:") as other:
+        shutil.copy(path, path.with_name("copy.duckdb"))
+        other.execute(f"ATTACH '{path.with_name('copy.duckdb')}' AS copy (READ_ONLY)")
+        assert other.execute("SELECT count(*) FROM copy.log").fetchall() == [(3,)]
+    db.close()
+
+
+def test_row_groups_stay_small_after_reopening(path: Path) -> None:
+    open_database(path, memory_bytes=MEMORY).close()
+    db = open_database(path, memory_bytes=MEMORY)
+    with db.transaction() as con:
+        con.execute("INSERT INTO kv SELECT range, 0, 'k'::BLOB, range, NULL FROM range(70_000)")
+    db.checkpoint()
+    groups = "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('kv')"
+    assert db.con.execute(groups).fetchall() == [(3,)]
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        pytest.param(b"", "is not an exo-stream file", id="empty"),
+        pytest.param(b"hello", "is not an exo-stream file", id="text"),
+        pytest.param(os.urandom(100_000), "is not an exo-stream file", id="random"),
+        pytest.param(b"SQLite format 3\0" * 512, "is not an exo-stream file", id="sqlite"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_and_left_untouched(
+    path: Path, content: bytes, sentence: str
+) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ForeignFileError, match=sentence):
+        open_database(path, memory_bytes=MEMORY)
+    assert path.read_bytes() == content
+
+
+def test_a_real_sqlite_file_is_refused(path: Path) -> None:
+    with sqlite3.connect(path) as con:
+        con.execute("CREATE TABLE log (a)")
+    con.close()
+    with pytest.raises(ForeignFileError):
+        open_database(path, memory_bytes=MEMORY)
+
+
+@pytest.mark.parametrize("tables", ["t", "log, kv, manifest, filters, meta", "meta"])
+def test_another_duckdb_file_is_refused_and_left_untouched_with_its_wal(
+    path: Path, tables: str
+) -> None:
+    con = duckdb.connect(str(path))
+    con.execute("PRAGMA disable_checkpoint_on_shutdown")
+    for table in tables.split(", "):
+        con.execute(f"CREATE TABLE {table} (a INTEGER)")
+    con.close()
+    before = digest(path.parent)
+    assert "feed.duckdb.wal" in before
+
+    with pytest.raises(ForeignFileError, match="is a DuckDB file, but not an exo-stream file"):
+        open_database(path, memory_bytes=MEMORY)
+    assert digest(path.parent) == before
+
+
+def test_a_newer_format_is_refused_and_left_untouched(path: Path) -> None:
+    db = open_database(path, memory_bytes=MEMORY)
+    with db.transaction() as con:
+        meta.write_number(con, meta.FORMAT, FORMAT + 1)
+    db.close()
+    before = digest(path.parent)
+
+    with pytest.raises(ForeignFileError, match=f"has format {FORMAT + 1}, and this version"):
+        open_database(path, memory_bytes=MEMORY)
+    assert digest(path.parent) == before
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ForeignFileError, match="is no file"):
+        open_database(tmp_path, memory_bytes=MEMORY)
+
+
+def test_a_device_is_refused(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(ForeignFileError, match="is no file"):
+        open_database(fifo, memory_bytes=MEMORY)
+
+
+def test_a_path_that_leads_nowhere_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="No such file or directory"):
+        open_database(tmp_path / "absent" / "feed.duckdb", memory_bytes=MEMORY)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match="Not a directory"):
+        open_database(tmp_path / "file" / "feed.duckdb", memory_bytes=MEMORY)
+
+
+def test_a_damaged_file_is_refused_and_left_untouched(path: Path) -> None:
+    db = open_database(path, memory_bytes=MEMORY)
+    write(db, 1, 3)
+    db.close()
+    whole = path.read_bytes()
+    for damaged in (whole[:5000], whole[:12] + bytes(4084) + whole[4096:], whole[:20_000]):
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptionError, match="is damaged: restore it"):
+            open_database(path, memory_bytes=MEMORY)
+        assert path.read_bytes() == damaged
+
+
+def test_a_wal_without_its_file_is_refused(path: Path) -> None:
+    leave_with_wal(path)
+    path.unlink()
+    with pytest.raises(CorruptionError, match="is gone, but its write-ahead log is there"):
+        open_database(path, memory_bytes=MEMORY)
+    assert not path.exists()
+
+
+def test_a_file_held_by_plain_duckdb_is_in_use(path: Path) -> None:
+    open_database(path, memory_bytes=MEMORY).close()
+    hold = (
+        "import duckdb, sys\ncon = duckdb.connect(sys.argv[1])\n"
+        "print('held', flush=True)\nsys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(FileInUseError) as caught:
+            open_database(path, memory_bytes=MEMORY)
+        assert caught.value.pid == holder.pid
+        holder.communicate()
+
+
+def test_opening_and_closing_the_file_elsewhere_in_the_process_does_not_let_another_in(
+    db: Database, path: Path
+) -> None:
+    """It drops DuckDB's lock, a POSIX record lock; ours holds."""
+    path.open("rb").close()
+    code = (
+        "import sys\nfrom exo_stream.storage.database import open_database\n"
+        "open_database(sys.argv[1], memory_bytes=64 << 20)"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert f"FileInUseError: {path} is in use by process {os.getpid()}" in other.stderr
+
+
+def test_a_symbolic_link_leads_to_the_same_lock(db: Database, path: Path) -> None:
+    link = path.with_name("link.duckdb")
+    link.symlink_to(path)
+    with pytest.raises(FileInUseError):
+        open_database(link, memory_bytes=MEMORY)
+
+
+def test_a_birth_cut_short_is_begun_again(path: Path) -> None:
+    path.with_name("feed.duckdb.new").write_bytes(b"half a file")
+    path.with_name("feed.duckdb.new.wal").write_bytes(b"half a log")
+    open_database(path, memory_bytes=MEMORY).close()
+    assert sorted(digest(path.parent)) == ["feed.duckdb"]
+
+
+def test_a_failed_statement_keeps_nothing_and_the_database_goes_on(db: Database) -> None:
+    write(db, 1, 1)
+    with pytest.raises(StoreError, match="refused the write") as caught, db.transaction() as con:
+        batch_log.append(con, [make_batch(2)])
+        con.execute("SELECT error('no')").fetchall()
+    assert not isinstance(caught.value, StoreFullError)
+    assert newest(db) == 1
+    write(db, 2, 2)
+    assert newest(db) == 2
+
+
+def test_a_bug_in_the_block_rolls_back_and_leaves_as_itself(db: Database) -> None:
+    with pytest.raises(ZeroDivisionError), db.transaction() as con:
+        batch_log.append(con, [make_batch(1)])
+        raise ZeroDivisionError
+    assert newest(db) == 0
+    write(db, 1, 1)
+
+
+def test_a_cursor_cannot_write(db: Database) -> None:
+    with pytest.raises(StoreError, match="refused the query"):
+        with db.open_cursor().transaction() as rows:
+            rows.fetch("DELETE FROM log")
+
+
+def test_a_cursor_sees_one_state_and_survives_a_reopening(db: Database) -> None:
+    cursor = db.open_cursor()
+    write(db, 1, 1)
+    with cursor.transaction() as rows:
+        assert batch_log.ends(rows).newest == 1
+        write(db, 2, 2)
+        assert batch_log.ends(rows).newest == 1
+    db.checkpoint()
+    db.reopen()
+    with cursor.transaction() as rows:
+        assert batch_log.ends(rows).newest == 2
+    db.reopen()
+    write(db, 3, 3)
+    assert newest(db) == 3
+
+
+@pytest.mark.slow
+async def test_a_long_query_can_be_interrupted_and_does_not_hold_up_a_reopening(
+    db: Database,
+) -> None:
+    cursor = db.open_cursor()
+    outcomes: list[str] = []
+
+    def query() -> None:
+        try:
+            with cursor.transaction() as rows:
+                rows.fetch("SELECT count(*) FROM range(1_000_000) a, range(1_000_000) b")
+        except OverloadedError as error:
+            outcomes.append(str(error))
+
+    async with open_thread_hop("reader") as hop:
+        for stop in (cursor.interrupt, db.reopen):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(hop, query)
+                while not outcomes:
+                    await trio.sleep(0.01)  # nothing tells that a query has begun
+                    stop()
+            assert outcomes.pop() == "the query took too long and was stopped"
+            assert not outcomes
+    cursor.interrupt()
+    with cursor.transaction() as rows:
+        assert rows.fetch("SELECT 1") == [(1,)]
+
+
+def test_space_is_low_below_the_mark_or_below_twice_the_wal(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not db.space_low(1)
+    assert db.space_low(1 << 60)
+    monkeypatch.setattr(directory, "disk_free_bytes", lambda _path: 2 * db.wal_bytes - 1)
+    assert db.wal_bytes > 1
+    assert db.space_low(1)
+
+
+def test_sizes_are_told(db: Database) -> None:
+    write(db, 1, 1000)
+    before = db.wal_bytes
+    db.checkpoint()
+    with db.transaction() as con:
+        batch_log.delete_below(con, 1001, rows_max=1000)
+    db.checkpoint()
+    assert before > 10_000
+    assert db.wal_bytes == 0
+    assert db.file_bytes > 0
+    assert db.free_bytes > 0
+    assert db.disk_free_bytes > 0
+
+
+def test_the_directory_is_synced_after_the_first_commit_of_each_wal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(directory, "sync", synced.append)
+    db = open_database(path, memory_bytes=MEMORY)
+    assert synced == [path, path]  # the file's name; the WAL's
+    write(db, 1, 1)
+    assert len(synced) == 2
+    db.checkpoint()
+    assert len(synced) == 3  # the WAL's name is gone
+    write(db, 2, 2)
+    write(db, 3, 3)
+    assert len(synced) == 4
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        pytest.param("No space left on device", StoreFullError, id="full"),
+        pytest.param("Disk quota exceeded", StoreFullError, id="quota"),
+        pytest.param("File too large", StoreFullError, id="size limit"),
+        pytest.param("Input/output error", OutcomeUnknownError, id="anything else"),
+    ],
+)
+def test_a_commit_whose_directory_cannot_be_synced_is_not_acknowledged(
+    db: Database, monkeypatch: pytest.MonkeyPatch, text: str, error: type[Exception]
+) -> None:
+    def fail(_path: Path) -> None:
+        raise OSError(text)
+
+    db.checkpoint()
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(directory, "sync", fail)
+        with pytest.raises(error):
+            write(db, 1, 1)
+        with pytest.raises(error):  # and nothing is written on top of it
+            write(db, 2, 2)
+    assert [line["event"] for line in logs] == ["file failed"]
+    if error is StoreFullError:
+        db.reopen()
+        assert newest(db) == 1
+        write(db, 2, 2)
+
+
+def test_a_file_that_failed_is_closed_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_path: Path) -> None:
+        raise OSError("Input/output error")
+
+    db = open_database(path, memory_bytes=MEMORY)
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "sync", fail)
+        with pytest.raises(OutcomeUnknownError):
+            db.checkpoint()
+    db.close()
+    again = open_database(path, memory_bytes=MEMORY)
+    assert not again.was_clean
+    again.close()
+
+
+def test_a_stop_that_cannot_be_clean_says_so_and_lets_go(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_path: Path) -> None:
+        raise OSError("No space left on device")
+
+    db = open_database(path, memory_bytes=MEMORY)
+    write(db, 1, 1)
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(directory, "sync", fail)
+        db.close()
+    assert "shutdown not clean" in [line["event"] for line in logs]
+    again = open_database(path, memory_bytes=MEMORY)
+    assert newest(again) == 1
+    again.close()
+
+
+def test_without_hope_of_space_a_reopening_leaves_the_readers_alone(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(db, 1, 1)
+    cursor = db.open_cursor()
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "disk_free_bytes", lambda _path: 0)
+        with pytest.raises(StoreFullError, match="still no space"):
+            db.reopen()
+        with cursor.transaction() as rows:
+            assert batch_log.ends(rows).newest == 1
+    db.reopen()
+
+
+def test_while_it_is_closed_readers_are_told_to_come_back(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(db, 1, 1)
+    cursor = db.open_cursor()
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise duckdb.IOException("Could not write file: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "attach", fail)
+        with pytest.raises(StoreFullError, match="no space to open"):
+            db.reopen()
+        with pytest.raises(OverloadedError), cursor.transaction():
+            pytest.fail("there is nothing to read")
+        with pytest.raises(StoreFullError):
+            write(db, 2, 2)
+    db.reopen()
+    write(db, 2, 2)
+
+
+def test_a_file_that_cannot_be_opened_again_says_why_and_stays_closed(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise duckdb.IOException("Corrupt database file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "attach", fail)
+        with pytest.raises(CorruptionError):
+            db.reopen()
+    with pytest.raises(OutcomeUnknownError):
+        write(db, 1, 1)
+
+
+def test_what_duckdb_says_is_put_into_our_words() -> None:
+    assert isinstance(failures.of_read(duckdb.IOException("Corrupt block")), CorruptionError)
+    assert isinstance(failures.of_read(duckdb.InterruptException("stop")), OverloadedError)
+    assert failures.is_fatal(duckdb.FatalException("fsync failed!"))
+    assert isinstance(failures.of_creation(Path("a"), OSError(28, os.strerror(28))), StoreFullError)
+    assert str(failures.of_creation(Path("a"), OSError(13, "Permission denied"))) == (
+        "a cannot be created (Permission denied)"
+    )
+    assert str(failures.of_creation(Path("a"), duckdb.IOException("b"))) == (
+        "a cannot be created (IOException)"
+    )
