@@ -2,9 +2,9 @@
 
 Two things here are part of the file's format:
 
-* ``filters.fences`` is CBOR ``[last key, [first key, …], [id, …], [rows, …], [bytes, …]]``, with one
-  item per sub-block: its first row key, its ``kv.sub_block``, its rows, the bytes of its keys and
-  values. The ids rise, not always by one.
+* ``filters.fences`` is CBOR ``[last key, [first key, …], [id, …], [rows, …], [size, …]]`` with one
+  item per sub-block: its first row key, its ``kv.sub_block``, its rows, and ``ROW_BYTES`` of all of
+  them. The ids rise, not always by one. Keys are row keys: the keyspace's byte, then the key.
 * ``manifest.checksum`` is ``CHECKSUM`` over the rows of the block, in any order.
 """
 
@@ -44,19 +44,18 @@ class Fences:
     """Of the whole block."""
     ids: Sequence[int]
     rows: Sequence[int]
-    bytes: Sequence[int]
+    sizes: Sequence[int]
 
     def dumps(self) -> bytes:
         """The bytes to keep in the file."""
-        columns = [list(self.ids), list(self.rows), list(self.bytes)]
+        columns = [list(self.ids), list(self.rows), list(self.sizes)]
         return cbor2.dumps([self.last_key, self.first_keys, *columns])
 
     @classmethod
     def loads(cls, data: bytes) -> Fences:
         """The fences that ``dumps`` wrote."""
-        last_key, first_keys, *columns = cbor2.loads(data)
-        ids, rows, sizes = (array("Q", column) for column in columns)
-        return cls(first_keys, last_key, ids, rows, sizes)
+        last_key, first_keys, ids, rows, sizes = cbor2.loads(data)
+        return cls(first_keys, last_key, array("Q", ids), array("Q", rows), array("Q", sizes))
 
     def index(self, key: bytes) -> int:
         """Which sub-block would hold a row key; -1 if it is before the first."""
@@ -75,7 +74,7 @@ class Block:
     run: int
     tier: int
     entries: int
-    bytes: int
+    size: int
     checksum: int
     folded_through: int
     created_at: int

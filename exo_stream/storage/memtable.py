@@ -40,13 +40,21 @@ class Memtable:
     changes once it is in the dict, and replacing one is atomic. They must not scan.
     """
 
-    __slots__ = ("_ordered", "entries", "first_sequence", "nodes", "payload_bytes")
+    __slots__ = (
+        "_ordered",
+        "entries",
+        "first_sequence",
+        "last_sequence",
+        "nodes",
+        "payload_bytes",
+    )
 
     def __init__(self) -> None:
         self.nodes: dict[bytes, Node] = {}
         # Fed when a scan asks, so that pure ingest never pays for order.
         self._ordered: SortedList[bytes] = SortedList()
         self.first_sequence = 0
+        self.last_sequence = 0
         self.entries = 0
         """Entries applied, overwritten ones included: what recovery would have to read again."""
         self.payload_bytes = 0
@@ -57,6 +65,7 @@ class Memtable:
             return
         if not self.first_sequence:
             self.first_sequence = batches[0].sequence
+        self.last_sequence = batches[-1].sequence
         nodes, prefixes = self.nodes, _PREFIXES
         relevant = [pin for pin in pins if pin >= self.first_sequence]
         for batch in batches:
@@ -125,13 +134,6 @@ class Memtable:
                 live += 1
                 size += len(key) + len(value)
         return Capture(rows, start, end)
-
-    def rows(self) -> Iterator[Row]:
-        """The latest row of every key, in key order, of a memtable that no longer changes."""
-        nodes = self.nodes
-        for key in sorted(nodes):
-            sequence, value, _ = nodes[key]
-            yield Row(key, sequence, value)
 
 
 def _needed(node: Node | None, pins: Iterable[int]) -> Node | None:

@@ -28,9 +28,9 @@ class Run:
         return max(block.folded_through for block in self.blocks)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """The bytes of its keys and values."""
-        return sum(block.bytes for block in self.blocks)
+        return sum(block.size for block in self.blocks)
 
     def block_of(self, key: bytes) -> Block | None:
         """The block whose range begins at or before a row key."""

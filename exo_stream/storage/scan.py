@@ -46,7 +46,7 @@ class _Cursor:
         taken: list[Place] = []
         while self._next is not None and len(taken) < _PLACES_MAX:
             block, at = self._next
-            size -= block.fences.bytes[at]
+            size -= block.fences.sizes[at]
             if taken and (rows <= 0 or size < 0):
                 break
             taken.append(self._next)
@@ -125,7 +125,7 @@ class Scan:
                 continue
             share = self._builder.rows_missing * cursor.entries // self._entries + 1
             places = cursor.take(share - len(cursor.rows), size)
-            size -= sum([block.fences.bytes[at] for block, at in places])
+            size -= sum([block.fences.sizes[at] for block, at in places])
             wanted += [(cursor, place) for place in places]
         if not wanted:
             return True

@@ -1,0 +1,226 @@
+"""DuckDBEngine: the Engine over one DuckDB file, and the nine methods of the trait."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from exo_stream.errors import CorruptionError
+from exo_stream.limits import Limits
+from exo_stream.model import Row
+from exo_stream.storage import batch_log, manifest
+from exo_stream.storage.database import Database, Rows, open_database
+from exo_stream.storage.engine import Cold, EngineStatistics, Group, Job, Reader, ScanPlan, Version
+from exo_stream.storage.memory_engine import wall_clock
+from exo_stream.storage.page import Bounds
+from exo_stream.storage.table import Table
+from exo_stream.storage.table_reader import TableReader
+from exo_stream.storage.trait import InlineStore
+from exo_stream.storage.upkeep import Upkeep
+
+
+def open_duckdb_engine(
+    path: str | os.PathLike[str],
+    *,
+    limits: Limits | None = None,
+    now: Callable[[], int] = wall_clock,
+) -> DuckDBEngine:
+    """Open the file at ``path``, or create it; what it shows is durable.
+
+    Blocking: call it on the thread that will be the writer. ``now`` gives microseconds since the
+    Unix epoch, for the nine methods of the trait. Raises FileInUseError, ForeignFileError,
+    CorruptionError, StoreFullError, StoreError.
+    """
+    limits = limits or Limits()
+    database = open_database(path, memory_bytes=limits.engine_memory_bytes)
+    try:
+        return DuckDBEngine(database, limits=limits, now=now)
+    except BaseException:
+        database.close()
+        raise
+
+
+class DuckDBEngine:
+    """The table and the log of one file. Made by ``open_duckdb_engine``."""
+
+    def __init__(self, database: Database, *, limits: Limits, now: Callable[[], int]) -> None:
+        self._database = database
+        self._limits = limits
+        rows = Rows(database.con)
+        ends = batch_log.ends(rows)
+        blocks = manifest.load(rows)
+        self._last_committed_at = ends.last_committed_at
+        self._table = Table(limits, blocks=blocks, frontier=ends.folded_through, floor=1)
+        self._free_block_ids(rows, {block.id for block in blocks}, {block.run for block in blocks})
+        self._recover(rows, ends)
+        self._upkeep = Upkeep(self._table, database, ends.oldest_row)
+        self._store = InlineStore(self, limits, now)
+
+    def _free_block_ids(self, rows: Rows, live: set[int], runs: set[int]) -> None:
+        """Find what a crash left behind, and the first id that nothing ever had."""
+        entries = sum(block.entries for run in self._table.version.runs for block in run.blocks)
+        used = live
+        if manifest.count_rows(rows) != entries:
+            used = live | set(manifest.block_ids_in_use(rows))
+        self._table.new_block_ids = count(max([0, *used, *runs]) + 1)
+        self._table.bury(sorted(used))
+
+    def _recover(self, rows: Rows, ends: batch_log.LogEnds) -> None:
+        """Build the memtable again from the batches that are not in blocks."""
+        table = self._table
+        after = ends.folded_through
+        while after < ends.newest:
+            batches = batch_log.page(
+                rows,
+                after,
+                through=ends.newest,
+                batches_max=self._limits.page_rows_max,
+                bytes_max=self._limits.page_bytes_max,
+            )
+            if not batches:
+                raise CorruptionError(f"batch {after + 1} is missing")
+            table.apply(batches, None)
+            after = batches[-1].sequence
+        table.apply((), ends.floor)
+
+    @property
+    def log_id(self) -> str:
+        """Minted when the file was created, or restored."""
+        return self._database.log_id
+
+    @property
+    def version(self) -> Version:
+        """[loop] The current Version; a new object after each change."""
+        return self._table.version
+
+    @property
+    def last_committed_at(self) -> int:
+        """[loop] The time of the newest batch in microseconds, 0 before the first."""
+        return self._last_committed_at
+
+    def commit(self, group: Group) -> None:
+        """[writer] Make ``group`` durable: the log rows, and the floor, in one transaction."""
+        with self._database.transaction() as con:
+            if group.batches:
+                batch_log.append(con, group.batches)
+            if group.floor is not None:
+                batch_log.move_floor(con, group.floor)
+
+    def reopen(self) -> int:
+        """[writer] Open the file again after "no space"; answer the last durable sequence."""
+        self._database.reopen()
+        rows = Rows(self._database.con)
+        self._upkeep.reload(rows)
+        return batch_log.ends(rows).newest
+
+    def install(self, group: Group) -> None:
+        """[loop] Make a committed group visible."""
+        self._table.apply(group.batches, group.floor)
+        if group.batches:
+            self._last_committed_at = group.batches[-1].committed_at
+
+    @property
+    def backlogged(self) -> bool:
+        """[loop] Both memtables are full: only jobs may run until a fold is installed."""
+        return self._table.backlogged
+
+    @property
+    def space_low(self) -> bool:
+        """[loop] Free space is below the watermark: refuse writes."""
+        return self._database.space_low(self._limits.free_bytes_min)
+
+    def lookup(self, version: Version, key: bytes) -> Row | Cold | None:
+        """[loop] The row of a row key, None if absent, COLD if only the file can tell."""
+        return self._table.lookup(version, key)
+
+    def scan(
+        self,
+        version: Version,
+        start: bytes,
+        end: bytes,
+        *,
+        rows_max: int,
+        bytes_max: int,
+        forward: bool,
+    ) -> ScanPlan:
+        """[loop] Plan one page of the rows with ``start <= row key < end`` at ``version``."""
+        return self._table.scan(version, Bounds(start, end, rows_max, bytes_max, forward))
+
+    def pin(self, version: Version) -> None:
+        """[loop] Keep what ``version`` shows readable until as many ``unpin`` calls came."""
+        self._table.pin(version)
+
+    def unpin(self, version: Version) -> None:
+        """[loop] Let go of one ``pin``."""
+        self._table.pins.unpin(version)
+
+    def open_reader(self) -> Reader:
+        """A reader for one thread; it survives ``reopen``."""
+        return TableReader(self._database.open_cursor(), self._table.cache)
+
+    def next_job(self, now: int, *, idle: bool) -> Job | None:
+        """[loop] The most urgent job at wall time ``now``, None if all is well."""
+        return self._upkeep.next_job(now, idle=idle)
+
+    def statistics(self) -> EngineStatistics:
+        """[loop] Sizes and counts, from memory and ``stat``."""
+        version, database = self._table.version, self._database
+        blocks = [block for run in version.runs for block in run.blocks]
+        memtables = list(version.memtables)
+        return EngineStatistics(
+            path=str(database.path),
+            file_bytes=database.file_bytes,
+            free_bytes=database.free_bytes,
+            wal_bytes=database.wal_bytes,
+            disk_free_bytes=database.disk_free_bytes,
+            blocks=len(blocks),
+            runs=len(version.runs),
+            block_entries=sum(block.entries for block in blocks),
+            memtable_entries=sum(len(memtable.nodes) for memtable in memtables),
+            memtable_bytes=sum(memtable.payload_bytes for memtable in memtables),
+            cache_bytes=self._table.cache.bytes_held,
+            folded_through=max([0, *(run.folded_through for run in version.runs)]),
+        )
+
+    def close(self) -> None:
+        """[writer] CHECKPOINT, mark the shutdown as clean, close the file, drop the lock."""
+        self._database.close()
+
+    def put_batch(self, kvs: Sequence[tuple[bytes, bytes]]) -> int:
+        """Write all pairs or none, as one batch; answer its sequence number."""
+        return self._store.put_batch(kvs)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The key's latest value, ``None`` if it is absent."""
+        return self._store.get(key)
+
+    def range_scan(
+        self, start: bytes, end: bytes, limit: int, forward: bool
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` pairs, both ends inclusive; an empty ``end`` is unbounded."""
+        return self._store.range_scan(start, end, limit, forward)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes | None]]:
+        """Each asked key with its value, in the order asked, duplicates kept."""
+        return self._store.get_many(keys)
+
+    def delete_batch(self, keys: Sequence[bytes]) -> int:
+        """Delete all keys as one batch; answer its sequence number."""
+        return self._store.delete_batch(keys)
+
+    def current_sequence(self) -> int:
+        """The sequence number of the newest batch, 0 before the first."""
+        return self._store.current_sequence()
+
+    def get_batch(self, sequence: int) -> list[tuple[bytes, bytes]] | None:
+        """The pairs of a retained batch; a deletion's batch is ``[]``; ``None`` if not there."""
+        return self._store.get_batch(sequence)
+
+    def oldest_retained_batch(self) -> int | None:
+        """The sequence number of the oldest batch of the log, ``None`` if the log is empty."""
+        return self._store.oldest_retained_batch()
+
+    def prune_batch_log(self, cutoff_exclusive: int) -> int:
+        """Evict every batch below the cutoff; answer how many there were."""
+        return self._store.prune_batch_log(cutoff_exclusive)

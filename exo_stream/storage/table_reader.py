@@ -1,0 +1,159 @@
+"""Reading the table at a Version: memory first, then the runs from the newest to the oldest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from exo_stream.model import Row
+from exo_stream.payload import EncodedBatch
+from exo_stream.storage import batch_log, sub_blocks
+from exo_stream.storage.cache import SubBlock, SubBlockCache
+from exo_stream.storage.database import ReadCursor, Rows
+from exo_stream.storage.engine import COLD, Cold, Page, Reader, Retention, Version
+from exo_stream.storage.page import Bounds, capture
+from exo_stream.storage.scan import Place, Scan
+from exo_stream.storage.version import TableVersion
+
+_CACHED_ROWS_MAX: Final = 256
+"""A page of so many rows is tried from the cache on the loop; a larger one costs it too much."""
+
+_KEYS_MAX: Final = 64
+"""Keys that look for their sub-blocks together: it bounds what one query brings."""
+
+
+def places_of(version: TableVersion, key: bytes) -> Iterator[Place]:
+    """The sub-blocks that may hold a row key, those of newer runs first."""
+    for run in version.runs:
+        block = run.block_of(key)
+        at = None if block is None else block.sub_block_of(key)
+        if block is not None and at is not None:
+            yield block, at
+
+
+def in_memtables(version: TableVersion, key: bytes) -> Row | None:
+    """The row of a row key if it is newer than every block."""
+    node = version.live.node(key, version.frontier)
+    if node is None and version.frozen is not None:
+        node = version.frozen.node(key, version.frontier)
+    return None if node is None else Row(key, node[0], node[1])
+
+
+def lookup(version: TableVersion, key: bytes, cache: SubBlockCache) -> Row | Cold | None:
+    """The row of a row key as far as memory can tell."""
+    row = in_memtables(version, key)
+    if row is not None:
+        return row
+    for block, at in places_of(version, key):
+        sub_block = cache.get(block.fences.ids[at])
+        if sub_block is None:
+            return COLD
+        row = sub_block.row(key)
+        if row is not None:
+            return row
+    return None
+
+
+def fetch(
+    version: TableVersion, keys: Sequence[bytes], rows: Rows, cache: SubBlockCache
+) -> list[Row | None]:
+    """The row of each row key, tombstones included."""
+    found: dict[bytes, Row | None] = {}
+    wanted: list[tuple[bytes, list[Place]]] = []
+    for key in sorted(set(keys)):  # neighbours share sub-blocks
+        row = in_memtables(version, key)
+        places = [] if row is not None else list(places_of(version, key))
+        if places:
+            wanted.append((key, places))
+        else:
+            found[key] = row
+    for start in range(0, len(wanted), _KEYS_MAX):
+        part = wanted[start : start + _KEYS_MAX]
+        places = [place for _, places in part for place in places]
+        decoded = dict(zip(places, sub_blocks.load(places, rows, cache), strict=True))
+        for key, candidates in part:
+            found[key] = _first(key, [decoded[place] for place in candidates])
+    return [found[key] for key in keys]
+
+
+def _first(key: bytes, candidates: Sequence[SubBlock]) -> Row | None:
+    for sub_block in candidates:
+        row = sub_block.row(key)
+        if row is not None:
+            return row
+    return None
+
+
+class TableReader:
+    """A thread's own way into the file: the table at any pinned Version, and the log."""
+
+    def __init__(self, cursor: ReadCursor, cache: SubBlockCache) -> None:
+        self._cursor = cursor
+        self._cache = cache
+
+    def fetch(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:
+        """[reader] The row of each row key at ``version``, tombstones included, in few queries."""
+        assert isinstance(version, TableVersion), version
+        with self._cursor.transaction() as rows:
+            return fetch(version, keys, rows, self._cache)
+
+    def page(self, scan: Scan) -> Page:
+        """[reader] The page that ``scan`` makes."""
+        with self._cursor.transaction() as rows:
+            page = scan.page(lambda places: sub_blocks.load(places, rows, self._cache))
+        assert page is not None, scan
+        return page
+
+    def log_page(
+        self, after: int, *, through: int, batches_max: int, bytes_max: int
+    ) -> list[EncodedBatch]:
+        """[reader] The batches that follow ``after``, none above ``through``."""
+        with self._cursor.transaction() as rows:
+            return batch_log.page(
+                rows, after, through=through, batches_max=batches_max, bytes_max=bytes_max
+            )
+
+    def sequence_at(self, committed_at: int) -> int:
+        """[reader] The first retained sequence committed at or after this time."""
+        with self._cursor.transaction() as rows:
+            return batch_log.sequence_at(rows, committed_at)
+
+    def cutoff(self, retention: Retention, now: int) -> int:
+        """[reader] The floor that ``retention`` asks for at time ``now``."""
+        with self._cursor.transaction() as rows:
+            return batch_log.cutoff(rows, retention, now)
+
+    def interrupt(self) -> None:
+        """Stop the query that is running, from any thread; it raises OverloadedError."""
+        self._cursor.interrupt()
+
+
+class TablePlan:
+    """One page of a scan; what it needs of the memtables was copied when it was planned."""
+
+    def __init__(self, version: TableVersion, bounds: Bounds, cache: SubBlockCache) -> None:
+        self._memory = capture(version, bounds)
+        self._runs = version.runs
+        self._bounds = bounds
+        self._page: Page | None = None
+        if bounds.rows_max <= _CACHED_ROWS_MAX or not self._needs_blocks():
+            self._page = self._scan().page(lambda places: sub_blocks.cached(places, cache))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether memory had everything."""
+        return self._page is not None
+
+    def run(self, reader: Reader | None) -> Page:
+        """The page. ``reader`` may be ``None`` only if ``in_memory``."""
+        if self._page is not None:
+            return self._page
+        assert isinstance(reader, TableReader), reader
+        return reader.page(self._scan())
+
+    def _scan(self) -> Scan:
+        return Scan(self._memory, self._runs, self._bounds)
+
+    def _needs_blocks(self) -> bool:
+        start, end = self._memory.start, self._memory.end
+        return any(run.blocks_between(start, end) for run in self._runs)
