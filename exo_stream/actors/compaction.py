@@ -48,17 +48,21 @@ class Means:
 
 async def run(means: Means) -> None:
     """Keep the file in order until ingest stops taking work."""
+    async with trio.open_nursery() as nursery:
+        # Beside the jobs, not between them: expiry writes, and writes may have to wait for a fold.
+        nursery.start_soon(_expire_now_and_then, means)
+        await _keep_in_order(means)
+        nursery.cancel_scope.cancel()
+
+
+async def _keep_in_order(means: Means) -> None:
     last_change = next_tick = trio.current_time()
-    next_expiry = trio.current_time() + _expiry_seconds(means)
     try:
-        while True:
+        while not means.work.closed:
             now = trio.current_time()
             if now >= next_tick:
                 next_tick = now + TICK_SECONDS
                 await _apply_retention(means)
-            if now >= next_expiry:
-                next_expiry = now + _expiry_seconds(means)
-                await _expire_producers(means)
             idle = now - last_change >= means.limits.idle_seconds
             if await _run_next_job(means, idle=idle):
                 continue
@@ -88,9 +92,8 @@ async def _run_next_job(means: Means, *, idle: bool) -> bool:
 
 async def _apply_retention(means: Means) -> None:
     means.snapshots.expire()
-    cutoff = 0
-    if means.snapshots.wanted_floor > means.engine.version.floor and not means.snapshots.floors():
-        cutoff = means.snapshots.wanted_floor
+    # As far as those that are still held allow, or snapshots that overlap would hold it for ever.
+    cutoff = min([means.snapshots.wanted_floor, *means.snapshots.floors()])
     if means.retention != Retention():
         cutoff = max(cutoff, await _retention_cutoff(means))
     if cutoff > means.engine.version.floor:
@@ -118,8 +121,14 @@ async def _move_floor(means: Means, cutoff: int) -> None:
         log.debug("log evicted", batches=evicted)
 
 
-def _expiry_seconds(means: Means) -> float:
-    return max(TICK_SECONDS, min(EXPIRY_SECONDS_MAX, means.limits.producer_idle_seconds / 4))
+async def _expire_now_and_then(means: Means) -> None:
+    seconds = max(TICK_SECONDS, min(EXPIRY_SECONDS_MAX, means.limits.producer_idle_seconds / 4))
+    try:
+        while True:
+            await trio.sleep(seconds)
+            await _expire_producers(means)
+    except PlatformClosedError:
+        return
 
 
 async def _expire_producers(means: Means) -> None:

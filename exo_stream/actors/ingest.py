@@ -83,6 +83,7 @@ async def run(means: Means) -> None:
             else:
                 if not busy:
                     await means.writes.bell.wait()
+    means.changed.ring()  # compaction sees that no more work is taken
 
 
 async def _round(means: Means) -> bool:
@@ -236,9 +237,11 @@ async def _perform(means: Means, piece: Perform) -> None:
 
 async def _move_floor(means: Means, piece: MoveFloor) -> None:
     version = means.engine.version
-    floor = min(piece.cutoff, version.frontier + 1, *means.snapshots.floors())
-    if floor < piece.cutoff:
-        means.snapshots.wanted_floor = max(means.snapshots.wanted_floor, piece.cutoff)
+    # What is not there yet is not asked for: the wish must not outlive today's log.
+    cutoff = min(piece.cutoff, version.frontier + 1)
+    floor = min([cutoff, *means.snapshots.floors()])
+    if floor < cutoff:
+        means.snapshots.wanted_floor = max(means.snapshots.wanted_floor, cutoff)
     if floor <= version.floor:
         piece.reply.set(0)
         return
