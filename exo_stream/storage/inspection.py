@@ -69,13 +69,16 @@ def inspect(path: Path, *, memory_bytes: int) -> None:
 
 
 def refuse_hole(path: Path) -> None:
-    """Raise CorruptionError if transactions follow the damage in the write-ahead log.
+    """Raise CorruptionError if a transaction ends behind the damage in the write-ahead log.
 
-    DuckDB takes a damaged length for the log's end, and would silently drop what follows.
+    DuckDB takes a damaged length for the log's end, and would silently drop what follows. A
+    tail without an end is left to it: that COMMIT cannot have returned.
     """
     wal_path = beside(path, ".wal")
-    if wal_path.exists() and wal.scan_structure(wal_path.read_bytes()).flush_follows:
-        raise CorruptionError(_damaged_wal(path))
+    if wal_path.exists():
+        scan = wal.scan_structure(wal_path.read_bytes())
+        if scan.flush_follows or scan.flush_at_end:
+            raise CorruptionError(_damaged_wal(path))
 
 
 def _damaged_wal(path: Path) -> str:

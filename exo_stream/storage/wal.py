@@ -110,13 +110,17 @@ def _damaged(data: bytes, intact: int, transactions: int, damage: str) -> WalSca
     # A filesystem may have made the file longer before it wrote the bytes: zeros say nothing.
     end = len(data.rstrip(b"\0")) if data.endswith(b"\0") else len(data)
     last = end - len(FLUSH)
-    found = data.find(FLUSH, intact)
+    # The end of a transaction may be what is damaged: either part of it gives it away.
+    follows = any(
+        0 <= data.find(part, intact) < last + FLUSH.index(part)
+        for part in (FLUSH[8:16], _FLUSH_PAYLOAD)
+    )
     return WalScan(
         size=len(data),
         intact_bytes=intact,
         transactions=transactions,
         damage=damage,
-        flush_follows=0 <= found < last,
+        flush_follows=follows,
         flush_at_end=last >= intact and data.startswith(FLUSH, last),
     )
 
