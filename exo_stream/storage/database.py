@@ -20,6 +20,7 @@ from exo_stream.errors import (
     ExoStreamError,
     OutcomeUnknownError,
     OverloadedError,
+    StoreError,
     StoreFullError,
 )
 from exo_stream.storage import creation, directory, failures, inspection, meta
@@ -30,6 +31,10 @@ log = structlog.get_logger()
 
 _INTERRUPT_SECONDS: Final = 0.01
 """How long a reader is given to notice that the file is about to be opened anew."""
+
+_CHECKPOINT_TRIES: Final = 100
+_CHECKPOINT_PAUSE_SECONDS: Final = 0.001
+"""A reader's clearing up takes a millisecond or a few; commits wait for so long at most."""
 
 
 def open_database(path: str | os.PathLike[str], *, memory_bytes: int) -> Database:
@@ -65,6 +70,7 @@ class Database:
         self._lock = lock
         self._memory_bytes = memory_bytes
         self._cursors: list[ReadCursor] = []
+        self._never: SimpleQueue[None] = SimpleQueue()  # to wait on, without a clock
         self._root: duckdb.DuckDBPyConnection | None = None
         self._con: duckdb.DuckDBPyConnection | None = None
         self._failure: StoreFullError | OutcomeUnknownError | None = None
@@ -116,10 +122,13 @@ class Database:
             raise self._give_up(failures.of_commit(error)) from error
 
     def checkpoint(self) -> None:
-        """Move what the WAL holds into the file. Raises like a COMMIT that fails."""
+        """Move what the WAL holds into the file.
+
+        Raises StoreError if readers left no moment for it: go on. Else like a COMMIT that fails.
+        """
         con = self.con
         try:
-            con.execute("CHECKPOINT exo")
+            self._checkpoint_between_readers(con)
             directory.sync(self.path)
         except (duckdb.Error, OSError) as error:
             raise self._give_up(failures.of_commit(error)) from error
@@ -196,6 +205,22 @@ class Database:
         for cursor in self._cursors:
             cursor.retire()
         self._drop()
+
+    def _checkpoint_between_readers(self, con: duckdb.DuckDBPyConnection) -> None:
+        """A reader that ends clears up what was deleted beneath it; meanwhile DuckDB refuses a
+        CHECKPOINT before it has begun. That is no failure of the file: try again, then later.
+        """
+        for _ in range(_CHECKPOINT_TRIES):
+            try:
+                con.execute("CHECKPOINT exo")
+            except duckdb.TransactionException as error:
+                if not failures.is_refused_checkpoint(error):
+                    raise
+                with suppress(Empty):
+                    self._never.get(timeout=_CHECKPOINT_PAUSE_SECONDS)
+            else:
+                return
+        raise StoreError("readers left no moment for a CHECKPOINT")
 
     def _open(self) -> dict[str, bytes]:
         """Attach, replay, and make what was replayed durable; the contents of ``meta``."""

@@ -34,6 +34,11 @@ def is_fatal(error: BaseException) -> bool:
     return isinstance(error, duckdb.FatalException) or "has been invalidated" in str(error)
 
 
+def is_refused_checkpoint(error: duckdb.Error) -> bool:
+    """Whether a CHECKPOINT was refused before it began, because a transaction was just ending."""
+    return "Cannot CHECKPOINT" in str(error)
+
+
 def of_statement(error: duckdb.Error) -> StoreError:
     """A statement before COMMIT failed: the transaction is rolled back, nothing was kept."""
     return StoreError(f"the database refused the write ({type(error).__name__})")
