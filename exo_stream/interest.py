@@ -90,6 +90,7 @@ class Interest:
 
     def __init__(self, through: int) -> None:
         self.through = through
+        self.closed = False
         self._all: dict[Selector, Interested] = {}
         self._by_prefix: dict[tuple[int, int], dict[bytes, Selector]] = {}
 
@@ -133,6 +134,15 @@ class Interest:
         """Take a seat away from a subscriber that could not take a frame, and tell it."""
         self.leave_seat(seat)
         seat.lost.set()
+
+    def close(self) -> None:
+        """Nothing more will match: wake the parked and take the seats away."""
+        self.closed = True
+        for some in list(self._all.values()):
+            for parked in some.parked:
+                parked.woken.set()
+            for seat in list(some.seats):
+                self.lose_seat(seat)
 
     def interested(self, selector: Selector) -> Interested | None:
         """Who shares ``selector``, if anybody still does."""

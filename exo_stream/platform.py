@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -29,11 +29,13 @@ from exo_stream.interest import Interest
 from exo_stream.limits import Limits
 from exo_stream.local_feed import LocalFeed, chosen_start
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, Keyspace, VersionedValue, row_key
+from exo_stream.nursery import nursery_unseen
 from exo_stream.payload import EncodedBatch
 from exo_stream.producers import Producer
 from exo_stream.scan import Scan, bounds
 from exo_stream.selectors import Selector
 from exo_stream.snapshots import Snapshots
+from exo_stream.storage.duckdb_engine import open_duckdb_engine
 from exo_stream.storage.engine import Engine, EngineStatistics, Retention, Version
 from exo_stream.storage.hop import Hop, open_thread_hop
 from exo_stream.storage.memory_engine import MemoryEngine, wall_clock
@@ -359,8 +361,6 @@ async def _open_engine(path: str, limits: Limits, clock: Callable[[], int], hop:
     if path == IN_MEMORY:
         await trio.lowlevel.checkpoint()
         return MemoryEngine(limits=limits, now=clock)
-    from exo_stream.storage.duckdb_engine import open_duckdb_engine
-
     return await hop(partial(open_duckdb_engine, path, limits=limits, now=clock))
 
 
@@ -386,20 +386,26 @@ async def _running(
     planner = compaction.Means(
         engine, work, writes, sources.reads, sources.snapshots, changed, retention, clock, limits
     )
-    with nursery_unseen():
-        async with trio.open_nursery() as readers:
-            readers.start_soon(query.run, near, engine.open_reader(), hops[1], limits)
-            readers.start_soon(query.run, far, engine.open_reader(), hops[2], limits)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(ingest.run, writer)
-                nursery.start_soon(fanout.run, receive, sources.interest)
-                nursery.start_soon(compaction.run, planner)
-                yield Platform(sources, writes, work)
-                # The body is done: no more writes. Ingest drains what waits, with compaction's
-                # help, and closes what it owns, which ends the other two; the readers go last.
-                writes.close()
-            near.close()
-            far.close()
+    try:
+        with nursery_unseen() as own:
+            async with trio.open_nursery() as readers:
+                readers.start_soon(query.run, near, engine.open_reader(), hops[1], limits)
+                readers.start_soon(query.run, far, engine.open_reader(), hops[2], limits)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(ingest.run, writer)
+                    nursery.start_soon(fanout.run, receive, sources.interest)
+                    nursery.start_soon(compaction.run, planner)
+                    with own:
+                        yield Platform(sources, writes, work)
+                    # The body is done: no more writes. Ingest drains what waits, with compaction's
+                    # help, and closes what it owns, which ends the other two; the readers go last.
+                    writes.close()
+                near.close()
+                far.close()
+    finally:
+        # Callers from tasks outside the body are not cancelled with it; they must not wait on.
+        sources.frontier.close()
+        sources.interest.close()
 
 
 def _mailbox(limits: Limits, bell: Bell | None = None) -> Mailbox[Any]:
@@ -419,27 +425,3 @@ def _sources(engine: Engine, reads: Reads, limits: Limits) -> Sources:
         snapshots=Snapshots(engine, limits),
         limits=limits,
     )
-
-
-@contextmanager
-def nursery_unseen() -> Iterator[None]:
-    """Let a lone error leave our nursery as itself; two or more leave as the group they are."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        errors = _leaves(group)
-        real = [error for error in errors if not isinstance(error, trio.Cancelled)]
-        if len(real) > 1:
-            raise
-        [alone] = real or errors[:1]
-    else:
-        return
-    # Out here, not inside the except block, where raising would overwrite its own context.
-    raise alone
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found

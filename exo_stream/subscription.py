@@ -19,6 +19,7 @@ from exo_stream.errors import (
     CursorAheadError,
     InvalidRequestError,
     LogMismatchError,
+    PlatformClosedError,
 )
 from exo_stream.feed import (
     CaughtUp,
@@ -206,6 +207,8 @@ class Subscription:
         return None
 
     async def _resolve(self, start: Start) -> int:
+        # First, so that nothing is evicted between resolving a relative start and checking it.
+        await trio.lowlevel.checkpoint()
         frontier, floor = self._sources.frontier.visible, self._floor
         match start:
             case After(Cursor(log_id, sequence)):
@@ -221,10 +224,11 @@ class Subscription:
             case Last(count):
                 position = max(floor - 1, frontier - count)
             case Since(committed_at):
-                return await self._sources.reads.sequence_at(committed_at) - 1
+                found = await self._sources.reads.sequence_at(committed_at)
+                # Rows below the floor stay in the file until their turn to be deleted comes.
+                return max(found, self._floor) - 1
             case _:
                 position = floor - 1
-        await trio.lowlevel.checkpoint()
         if position > frontier:
             raise CursorAheadError(frontier)
         return position
@@ -272,13 +276,15 @@ class Subscription:
                 self._caught_up = True
                 self._reported = self.position
                 return CaughtUp(self.cursor)
+            elif self._sources.interest.closed:
+                raise PlatformClosedError("the platform stopped")
             else:
                 message = await self._sleep()
             if message is not None:
                 return message
 
     async def _read_on(self) -> Delivered | FellBehind | Progress | None:
-        sources = self._sources
+        sources, through = self._sources, self._sources.frontier.visible
         page = sources.tail.since(
             self.position,
             batches_max=sources.limits.page_rows_max,
@@ -287,13 +293,13 @@ class Subscription:
         if page is None and self._caught_up:
             await trio.lowlevel.checkpoint()
             self._caught_up = False
-            return FellBehind(self.cursor, sources.frontier.visible - self.position)
+            return FellBehind(self.cursor, through - self.position)
         if page is None:
-            page = await sources.reads.log_page(self.position, sources.frontier.visible)
+            page = await sources.reads.log_page(self.position, through)
         else:
             await trio.lowlevel.checkpoint()
         matching = [match for batch in page if (match := self.selector.select(batch))]
-        self.position = page[-1].sequence if page else sources.frontier.visible
+        self.position = page[-1].sequence if page else through
         if matching:
             self._reported = self.position
             return Delivered(matching)
