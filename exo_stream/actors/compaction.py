@@ -86,7 +86,6 @@ async def _run_next_job(means: Means, *, idle: bool) -> bool:
     except ExoStreamError as error:  # ingest has rolled it back; it is planned anew
         log.warning("job abandoned", job=job.name, error=str(error))
         return False
-    log.debug("job done", job=job.name)
     return True
 
 
@@ -112,13 +111,11 @@ async def _retention_cutoff(means: Means) -> int:
 
 async def _move_floor(means: Means, cutoff: int) -> None:
     try:
-        evicted = await means.work.ask(MoveFloor(cutoff=cutoff))
+        await means.work.ask(MoveFloor(cutoff=cutoff))
     except PlatformClosedError:
         raise
     except ExoStreamError as error:
         log.warning("retention postponed", error=str(error))
-    else:
-        log.debug("log evicted", batches=evicted)
 
 
 async def _expire_now_and_then(means: Means) -> None:

@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import structlog
 import trio
 
 from exo_stream.interest import Body, Encoder, Interest, Seat
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import Selector
-
-log = structlog.get_logger()
 
 SEATS_PER_CHECKPOINT: Final = 128
 """How many seats are written to before other tasks get a turn: about a millisecond."""
@@ -78,7 +75,6 @@ async def _write(
 def _write_one(interest: Interest, seat: Seat[Any], bodies: Sequence[Body]) -> None:
     for body in bodies:
         if not seat.try_send(body):
-            log.debug("seat lost", sequence=seat.sequence)
             interest.lose_seat(seat)
             return
         if body.finished is not None:
