@@ -103,5 +103,7 @@ class Limits:
     """A frame that we send; a larger batch travels in parts."""
     in_flight_bytes_max: int = 256 * MIB
     """Bodies received and pages being sent, process-wide; beyond it ``overloaded``."""
+    writer_seconds_max: int = 60
+    """A writer thread that is longer in one call counts as stuck: the process is not alive."""
     drain_seconds_max: int = 5
     """From the wish to stop to the last connection closed."""

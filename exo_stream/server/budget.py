@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Callable
+from typing import Final, Self
+
+import trio
 
 from exo_stream.errors import OverloadedError
 
+_RELIEF_SECONDS: Final = 0.25
+"""How often those who wait for room look again for somebody who holds it for nothing."""
+
+
+def _no_relief() -> None:
+    pass
+
 
 class Budget:
-    """Bytes that may be held together by all connections of a port."""
+    """Bytes that may be held together by all connections of a port.
 
-    def __init__(self, bytes_max: int) -> None:
+    ``relieve`` is called when somebody has to wait: it cuts those who do not take what is held
+    for them, so that they cost the others nothing.
+    """
+
+    def __init__(self, bytes_max: int, relieve: Callable[[], None] = _no_relief) -> None:
+        self.relieve = relieve
         self._bytes_max = bytes_max
         self._held = 0
+        self._room = trio.Event()
 
     @property
     def held(self) -> int:
@@ -33,6 +49,20 @@ class Budget:
         """Hold ``size`` bytes less."""
         assert size <= self._held, (size, self._held)
         self._held -= size
+        self._room.set()
+
+    async def wait_take(self, size: int) -> None:
+        """Hold ``size`` more bytes as soon as there is room.
+
+        Whoever wants more than all there is waits until nothing else is held.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._held and self._held + size > self._bytes_max:
+            self.relieve()
+            self._room = trio.Event() if self._room.is_set() else self._room
+            with trio.move_on_after(_RELIEF_SECONDS):
+                await self._room.wait()
+        self._held += size
 
 
 class Share:
@@ -50,6 +80,11 @@ class Share:
     def take(self, size: int) -> None:
         """Hold ``size`` more bytes. Raises OverloadedError, and takes nothing, if too many."""
         self._budget.take(size)
+        self._held += size
+
+    async def wait_take(self, size: int) -> None:
+        """Hold ``size`` more bytes as soon as there is room."""
+        await self._budget.wait_take(size)
         self._held += size
 
     def give(self, size: int) -> None:

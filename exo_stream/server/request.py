@@ -68,6 +68,7 @@ class Inbound:
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Inside, the peer's leaving cancels what runs; then BrokenResourceError is raised."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         with trio.CancelScope() as inside:
             watch, done = trio.CancelScope(), trio.Event()
             assert self.nursery is not None

@@ -66,6 +66,7 @@ class Screen:
             self.verdict = (violation.code, violation.reason)
         except OverloadedError as error:
             self.verdict = (closing.OVERLOADED.code, str(error))
+        await trio.lowlevel.checkpoint_if_cancelled()
         return b""
 
     async def _next_piece(self) -> bytes:
@@ -128,22 +129,21 @@ class WebSocket:
         self._screen = screen
         self._connection = connection
         self._share = share
-        self._handed_out = 0
-        self._end: Close | None = None
 
     async def receive(self) -> bytes | str | None:
         """The next message, None when there will be none.
 
-        The bytes of the one before count against the process's budget until then.
+        Its bytes count against the process's budget until they are ``done``.
         """
-        self._share.give(self._handed_out)
-        self._handed_out = 0
         try:
-            message = await self._connection.get_message()
+            return await self._connection.get_message()
         except ConnectionClosed:
+            await trio.lowlevel.checkpoint_if_cancelled()
             return None
-        self._handed_out = len(message)
-        return message
+
+    def done(self, size: int) -> None:
+        """So many bytes of what was received are no longer held."""
+        self._share.give(size)
 
     async def send(self, frame: bytes) -> None:
         """Send a whole frame, head and all.
@@ -154,10 +154,6 @@ class WebSocket:
         if self._screen.close_sent or self._screen.close_received:
             raise trio.ClosedResourceError("the WebSocket is being closed")
         await self.transport.send_all(frame)
-
-    def end(self, close: Close) -> None:
-        """Have the conversation end with this Close, unless it has another one already."""
-        self._end = self._end or close
 
     async def close(self, close: Close, reason: str = "") -> None:
         """Say why, if it is not too late, and let the peer say that it heard."""
@@ -170,8 +166,7 @@ class WebSocket:
         elif closed is not None and closed.code in _CODES_OF_LIBRARY:
             await screen.send_all(close_frame(closed.code, closed.reason or ""))
         elif closed is None:
-            chosen = self._end or close
-            await self._connection.aclose(chosen.code, reason or chosen.meaning)
+            await self._connection.aclose(close.code, reason or close.meaning)
 
     async def keep_alive(self, ping_seconds: float) -> None:
         """Ping whenever nothing came for so long; a ping not answered ends the connection."""

@@ -1,0 +1,314 @@
+"""The reads of one connection: gets together, scans kept open, batches, what there is to know."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Self, assert_never
+
+import trio
+
+from exo_stream.errors import (
+    ExoStreamError,
+    InvalidRequestError,
+    LimitExceededError,
+    NotVisibleYetError,
+)
+from exo_stream.model import VersionedValue
+from exo_stream.payload import encode_entries
+from exo_stream.protocol.failures import failure
+from exo_stream.protocol.frames import batches_body
+from exo_stream.protocol.messages import (
+    DeliveredBatch,
+    FieldValue,
+    Found,
+    Get,
+    GetBatch,
+    GetMany,
+    Info,
+    Information,
+    Message,
+    Pair,
+    Part,
+    PartBody,
+    Prune,
+    Pruned,
+    Rows,
+    Scan,
+    ScanClose,
+    ScanNext,
+    Value,
+    Values,
+)
+from exo_stream.scan import Scan as StoreScan
+from exo_stream.server.transport import RECEIVE_BYTES
+
+if TYPE_CHECKING:
+    from exo_stream.server.conversation import Conversation
+
+Asked = Get | GetMany | Scan | ScanNext | ScanClose | GetBatch | Info | Prune
+Done = Callable[[], None]
+
+_ROW_BYTES = 16
+"""What a row takes on the wire beside its key and its value, at most."""
+
+
+class OpenScan:
+    """A scan that a client reads page by page."""
+
+    def __init__(self, scan: StoreScan, rows_max: int | None) -> None:
+        self.turn = trio.Lock()
+        self._scan = scan
+        self._left = rows_max
+        self._page: deque[Pair] = deque()
+        self._is_read = False
+
+    @property
+    def sequence(self) -> int:
+        """The sequence whose state it shows."""
+        return self._scan.sequence
+
+    async def next_rows(self, rows_max: int, bytes_max: int) -> tuple[tuple[Pair, ...], bool]:
+        """Some more rows, as many as a frame holds, and whether there may be others."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._page and not self._is_read and self._left != 0:
+            wanted = rows_max if self._left is None else min(rows_max, self._left)
+            page = await self._scan.next_page(wanted)
+            self._is_read = page is None
+            self._page.extend(page or ())
+        rows: list[Pair] = []
+        size = 0
+        while self._page and self._left != 0:
+            key, value = self._page[0]
+            size += len(key) + len(value) + _ROW_BYTES
+            if rows and size > bytes_max:
+                break
+            rows.append(self._page.popleft())
+            if self._left is not None:
+                self._left -= 1
+        return tuple(rows), self._left != 0 and bool(self._page or not self._is_read)
+
+
+class Answers:
+    """Answers reads; each frame's in one task, its gets with one look at the table."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._platform = conversation.platform
+        self._limits = conversation.limits
+        self._scans: dict[int, tuple[OpenScan, AsyncExitStack]] = {}
+
+    async def answer(self, asked: Sequence[Asked], done: Done) -> None:
+        """Answer the reads of one frame, then call ``done``."""
+        gets: defaultdict[tuple[int, bool], list[Get | GetMany]] = defaultdict(list)
+        others: list[Asked] = []
+        for request in asked:
+            if isinstance(request, Get | GetMany):
+                gets[request.min_sequence, request.wait].append(request)
+            else:
+                others.append(request)
+        try:
+            async with trio.open_nursery() as nursery:
+                for same in gets.values():
+                    nursery.start_soon(self._get, same)
+                for request in others:
+                    nursery.start_soon(self._answer, request)
+        finally:
+            done()
+
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+            await trio.lowlevel.checkpoint()
+            for _id in tuple(self._scans):
+                await self._close_scan(_id)
+
+    async def _get(self, asked: Sequence[Get | GetMany]) -> None:
+        """Answer gets that want the same sequence, all at one."""
+        bound = self._limits.get_many_keys_max
+        replies: list[Message] = []
+        fitting: list[Get | GetMany] = []
+        for request in asked:
+            count = len(_keys(request))
+            if count > bound:
+                error = LimitExceededError("get_many_keys_max", bound, count)
+                replies.append(failure(request.id, error))
+            else:
+                fitting.append(request)
+        while fitting:
+            some, fitting = _first(fitting, bound)
+            replies += await self._look_up(some)
+        await self._send_in_frames(replies)
+
+    async def _look_up(self, asked: Sequence[Get | GetMany]) -> list[Message]:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        first = asked[0]
+        keys = [key for request in asked for key in _keys(request)]
+        try:
+            await self._wait_visible(first.min_sequence, wait=first.wait)
+            found = iter(await self._platform.get_entries(keys))
+        except ExoStreamError as error:
+            if len(asked) == 1:
+                return [failure(first.id, error)]
+            # One bad key must not spoil its neighbours' answers.
+            return [reply for one in asked for reply in await self._look_up([one])]
+        return [_reply(r, [next(found) for _ in _keys(r)]) for r in asked]
+
+    async def _wait_visible(self, min_sequence: int, *, wait: bool) -> None:
+        """Wait for a sequence to become visible, for as long as a query may take."""
+        frontier = self._platform.sources.frontier
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if min_sequence <= frontier.visible:
+            return
+        if wait:
+            with trio.move_on_after(self._limits.query_seconds_max):
+                await frontier.wait_visible(min_sequence)
+                return
+        raise NotVisibleYetError(frontier.visible, min_sequence)
+
+    async def _send_in_frames(self, replies: Sequence[Message]) -> None:
+        """Say it in one frame, or in more if that would be a large one."""
+        frame: list[Message] = []
+        size = 0
+        for reply in replies:
+            cost = _size(reply)
+            if frame and size + cost > self._limits.frame_bytes_max:
+                await self._send_counted(frame, size)
+                frame, size = [], 0
+            frame.append(reply)
+            size += cost
+        await self._send_counted(frame, size)
+
+    async def _send_counted(self, messages: Sequence[Message], size: int) -> None:
+        if size < RECEIVE_BYTES:
+            await self._conversation.send(*messages)
+            return
+        with self._conversation.budget.open_share() as share:
+            await share.wait_take(size)
+            await self._conversation.send(*messages)
+
+    async def _answer(self, request: Asked) -> None:
+        try:
+            await self._answer_one(request)
+        except ExoStreamError as error:
+            if isinstance(request, ScanClose):
+                raise
+            await self._conversation.send(failure(request.id, error))
+
+    async def _answer_one(self, request: Asked) -> None:
+        send = self._conversation.send
+        match request:
+            case Scan():
+                await self._open_scan(request)
+            case ScanNext():
+                await self._next_rows(request.id, request.scan)
+            case ScanClose():
+                await self._close_scan(request.scan)
+            case GetBatch():
+                await self._get_batch(request)
+            case Info():
+                await send(await self._information(request.id))
+            case Prune():
+                count = await self._platform.prune_batch_log(request.cutoff_exclusive)
+                await send(Pruned(request.id, count))
+            case Get() | GetMany():
+                raise AssertionError(request)
+            case _:
+                assert_never(request)
+
+    async def _open_scan(self, request: Scan) -> None:
+        await self._wait_visible(request.min_sequence, wait=request.wait)
+        stack = AsyncExitStack()
+        scan = self._platform.scan(request.start, request.end, forward=request.forward)
+        await stack.enter_async_context(scan)
+        self._scans[request.id] = (OpenScan(scan, request.limit), stack)
+        await self._next_rows(request.id, request.id)
+
+    async def _next_rows(self, id_: int, scan_id: int) -> None:
+        if scan_id not in self._scans:
+            await trio.lowlevel.checkpoint()
+            raise InvalidRequestError(f"no scan {scan_id} is open")
+        scan, _ = self._scans[scan_id]
+        rows: tuple[Pair, ...] = ()
+        more = False
+        try:
+            async with scan.turn:
+                rows, more = await scan.next_rows(
+                    self._limits.page_rows_max, self._limits.frame_bytes_max
+                )
+        finally:
+            if not more:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                    await self._close_scan(scan_id)
+        await self._send_counted(
+            [Rows(id_, scan.sequence, rows, more)], sum(len(k) + len(v) for k, v in rows)
+        )
+
+    async def _close_scan(self, scan_id: int) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if scan_id in self._scans:
+            _, stack = self._scans.pop(scan_id)
+            await stack.aclose()
+
+    async def _get_batch(self, request: GetBatch) -> None:
+        batch = await self._platform.get_batch(request.sequence)
+        if batch is None:
+            await self._conversation.send(Found(request.id, None))
+            return
+        payload = encode_entries(batch.entries)
+        room = self._limits.frame_bytes_max
+        if len(payload) <= room:
+            delivered = DeliveredBatch(batch.sequence, batch.committed_at, batch.entries)
+            await self._conversation.send(Found(request.id, delivered))
+            return
+        body = batches_body([(batch.sequence, batch.committed_at, payload)])
+        with self._conversation.budget.open_share() as share:
+            await share.wait_take(len(body))
+            for offset in range(0, len(body), room):
+                part = PartBody(len(body), offset, body[offset : offset + room])
+                await self._conversation.send(Part(request.id, part))
+
+    async def _information(self, id_: int) -> Information:
+        info = await self._platform.info()
+        sizes: dict[str, FieldValue] = {"subscribers": info.subscribers}
+        sizes.update(asdict(info.statistics))
+        return Information(id_, info.log_id, info.frontier, info.oldest, sizes)
+
+
+def _keys(request: Get | GetMany) -> Sequence[bytes]:
+    return request.keys if isinstance(request, GetMany) else (request.key,)
+
+
+def _first(
+    asked: Sequence[Get | GetMany], keys_max: int
+) -> tuple[list[Get | GetMany], list[Get | GetMany]]:
+    """As many of the first as ask for no more keys than that together, and the rest."""
+    count = 0
+    for index, request in enumerate(asked):
+        count += len(_keys(request))
+        if index and count > keys_max:
+            return list(asked[:index]), list(asked[index:])
+    return list(asked), []
+
+
+def _reply(request: Get | GetMany, found: Sequence[VersionedValue]) -> Value | Values:
+    if isinstance(request, Get):
+        [entry] = found
+        return Value(request.id, entry.sequence, entry.version, entry.value)
+    sequence = found[0].sequence if found else 0
+    return Values(request.id, sequence, tuple(entry.value for entry in found))
+
+
+def _size(reply: Message) -> int:
+    match reply:
+        case Value(value=value):
+            return _ROW_BYTES + len(value or b"")
+        case Values(values=values):
+            return sum(_ROW_BYTES + len(value or b"") for value in values)
+        case _:
+            return 256

@@ -1,0 +1,205 @@
+"""One subscription of a connection: it pulls, or has a seat that the fan-out writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar, assert_never
+
+import trio
+
+from exo_stream import feed
+from exo_stream import subscription as starts
+from exo_stream.errors import ExoStreamError, LimitExceededError
+from exo_stream.interest import Seat
+from exo_stream.model import Entry
+from exo_stream.payload import EncodedBatch
+from exo_stream.protocol import closing
+from exo_stream.protocol import messages as m
+from exo_stream.protocol.failures import failure
+from exo_stream.protocol.frames import HEAD_BYTES_MAX, SharedBody, split
+from exo_stream.subscription import Delivered, Pulled, Start, Subscription
+
+if TYPE_CHECKING:
+    from exo_stream.server.conversation import Conversation
+
+Encode = Callable[[Sequence[EncodedBatch]], Sequence[SharedBody]]
+
+T = TypeVar("T")
+
+_ROW_BYTES = 16
+"""What a row of a snapshot page takes on the wire beside its key and value."""
+
+
+def encoder(frame_bytes_max: int) -> Encode:
+    """The function that every seat of a port shares, so that a frame is encoded once for all."""
+
+    def encode(batches: Sequence[EncodedBatch]) -> list[SharedBody]:
+        return split([(b.sequence, b.committed_at, b.payload) for b in batches], frame_bytes_max)
+
+    return encode
+
+
+class Following:
+    """One subscription, from its request to ``Unsubscribed`` or a ``Failure``."""
+
+    def __init__(self, conversation: Conversation, request: m.Subscribe) -> None:
+        self.id = request.id
+        self._conversation = conversation
+        self._request = request
+        self._scope = trio.CancelScope()
+        self._subscription = Subscription(conversation.platform.sources, request.selector)
+        self._seat: Seat[SharedBody] | None = None
+
+    def cancel(self) -> None:
+        """End it: from here on the fan-out writes nothing; ``Unsubscribed`` comes last."""
+        self.leave_seat()
+        self._scope.cancel()
+
+    def leave_seat(self) -> None:
+        """Give the seat up, if there is one, and go on behind what it took."""
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            self._subscription.leave_seat(seat)
+
+    async def run(self, *, too_many: bool) -> None:
+        """Deliver until it is cancelled or cannot go on; say so at its end."""
+        end: m.Message = m.Unsubscribed(self.id)
+        try:
+            if too_many:
+                bound = self._conversation.limits.subscriptions_max
+                raise LimitExceededError("subscriptions_max", bound, bound + 1)
+            # Outside the scope: a subscription that is ended before it began has begun first.
+            cursor = await self._subscription.start(_start(self._request.start))
+            await self._conversation.send(m.Subscribed(self.id, cursor))
+            with self._scope:
+                while True:
+                    await self._step()
+        except ExoStreamError as error:
+            end = failure(self.id, error)
+        finally:
+            self.leave_seat()
+            self._subscription.close()
+        await self._conversation.send(end)
+
+    async def _step(self) -> None:
+        conversation, subscription = self._conversation, self._subscription
+        if not subscription.following:
+            # One at a time, or the subscriptions of a client that does not read would each hold
+            # a page of its own.
+            async with conversation.turn:
+                await self._deliver(await subscription.pull())
+        elif conversation.socket.transport.has_socket:
+            await self._sit()
+        else:
+            await self._deliver(await subscription.pull())
+
+    async def _sit(self) -> None:
+        """Leave the work to the fan-out until the seat is lost or it is time to say something."""
+        limits = self._conversation.limits
+        self._seat = self._subscription.take_seat(self._conversation.encode, self._try_send)
+        lost = self._seat.lost
+        with trio.move_on_after(min(limits.progress_seconds, self._request.heartbeat or 1 << 30)):
+            await lost.wait()
+        self.leave_seat()
+        if lost.is_set():
+            return
+        report = self._subscription.report()
+        if report is None and self._request.heartbeat is not None:
+            report = feed.Heartbeat(self._subscription.cursor.sequence)
+        if report is not None:
+            await self._deliver(report)
+
+    def _try_send(self, body: SharedBody) -> bool:
+        return self._conversation.socket.transport.try_send(body.websocket_head(self.id), body.body)
+
+    async def _deliver(self, pulled: Pulled) -> None:
+        conversation = self._conversation
+        match pulled:
+            case Delivered(batches):
+                await self._deliver_batches(batches)
+            case feed.SnapshotPage(entries=entries):
+                for rows in _runs(entries, _entry_bytes, conversation.limits.frame_bytes_max):
+                    await conversation.send(m.Snapshot(self.id, tuple(rows)))
+            case feed.FellBehind() if self._request.slow == "disconnect":
+                conversation.stop(closing.SLOW_CONSUMER)
+                await trio.lowlevel.checkpoint()
+            case _:
+                await conversation.send(self._message(pulled))
+
+    async def _deliver_batches(self, batches: Sequence[EncodedBatch]) -> None:
+        """One frame after the other; only the one being sent is held encoded."""
+        conversation = self._conversation
+        await trio.lowlevel.checkpoint_if_cancelled()
+        for some in _runs(batches, _batch_bytes, conversation.limits.frame_bytes_max):
+            with conversation.budget.open_share() as share:
+                await share.wait_take(sum(map(_batch_bytes, some)))
+                for body in conversation.encode(some):
+                    await conversation.send_whole(body.websocket_head(self.id) + body.body)
+
+    def _message(
+        self,
+        pulled: feed.SnapshotBegin
+        | feed.SnapshotEnd
+        | feed.CaughtUp
+        | feed.FellBehind
+        | feed.Progress
+        | feed.Heartbeat,
+    ) -> m.Message:
+        match pulled:
+            case feed.SnapshotBegin(sequence):
+                return m.SnapshotBegin(self.id, sequence)
+            case feed.SnapshotEnd(cursor):
+                return m.SnapshotEnd(self.id, cursor)
+            case feed.CaughtUp(cursor):
+                return m.CaughtUp(self.id, cursor)
+            case feed.FellBehind(cursor, behind):
+                return m.FellBehind(self.id, cursor, behind)
+            case feed.Progress(cursor):
+                return m.Progress(self.id, cursor)
+            case feed.Heartbeat(frontier):
+                return m.Heartbeat(self.id, frontier)
+            case _:
+                assert_never(pulled)
+
+
+def _start(start: m.Start) -> Start:
+    match start:
+        case m.StartOldest():
+            found: Start = starts.Oldest()
+        case m.StartNow():
+            found = starts.Now()
+        case m.StartSnapshot():
+            found = starts.FromSnapshot()
+        case m.StartAfter(cursor):
+            found = starts.After(cursor)
+        case m.StartFrom(sequence):
+            found = starts.FromSequence(sequence)
+        case m.StartLast(batches):
+            found = starts.Last(batches)
+        case m.StartSince(committed_at):
+            found = starts.Since(committed_at)
+        case _:
+            assert_never(start)
+    return found
+
+
+def _runs(items: Sequence[T], cost: Callable[[T], int], bytes_max: int) -> Iterator[list[T]]:
+    """The items in runs that each fit a frame, or hold one that does not."""
+    run: list[T] = []
+    size = 0
+    for item in items:
+        if run and size + cost(item) > bytes_max:
+            yield run
+            run, size = [], 0
+        run.append(item)
+        size += cost(item)
+    if run:
+        yield run
+
+
+def _batch_bytes(batch: EncodedBatch) -> int:
+    return len(batch.payload) + HEAD_BYTES_MAX
+
+
+def _entry_bytes(entry: Entry) -> int:
+    return len(entry.key) + len(entry.value or b"") + _ROW_BYTES
