@@ -288,14 +288,17 @@ async def _reopen(means: Means, requests: Sequence[Decide[Any]]) -> int | None:
             return await means.hop(means.engine.reopen)
         except StoreFullError:
             _refuse(requests, OutcomeUnknownError("no space; whether it was kept is not known yet"))
-        deadline = trio.current_time() + REOPEN_SECONDS
-        with trio.move_on_at(deadline):
-            while not means.writes.closed:
-                waiting = means.writes.take(
-                    requests_max=means.limits.group_batches_max,
-                    bytes_max=means.limits.waiting_bytes_max,
-                )
-                _refuse(waiting, StoreFullError("there is no space for writes"))
+        with trio.move_on_after(REOPEN_SECONDS):
+            while True:
+                _refuse_waiting(means)
+                if means.writes.closed:
+                    return None
                 await means.writes.bell.wait()
-        if means.writes.closed:
-            return None
+
+
+def _refuse_waiting(means: Means) -> None:
+    limits = means.limits
+    while waiting := means.writes.take(
+        requests_max=limits.group_batches_max, bytes_max=limits.waiting_bytes_max
+    ):
+        _refuse(waiting, StoreFullError("there is no space for writes"))
