@@ -61,5 +61,12 @@ class Heartbeat:
 
 
 FeedMessage = (
-    SnapshotBegin | SnapshotPage | SnapshotEnd | Batch | CaughtUp | FellBehind | Progress | Heartbeat
+    SnapshotBegin
+    | SnapshotPage
+    | SnapshotEnd
+    | Batch
+    | CaughtUp
+    | FellBehind
+    | Progress
+    | Heartbeat
 )

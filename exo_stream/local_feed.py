@@ -38,7 +38,8 @@ class LocalFeed:
 
     Iterating gives ``Batch`` and, first, the ``SnapshotPage`` values of a snapshot;
     ``messages()`` gives every ``FeedMessage``. A batch is finished when the next one is asked
-    for: ``cursor`` is where to resume.
+    for: ``cursor`` is where to resume. Outside its block it gives nothing: it has no start yet,
+    or has let go of its snapshot.
     """
 
     def __init__(self, sources: Sources, selector: Selector, start: Start) -> None:
@@ -48,10 +49,14 @@ class LocalFeed:
         self._page: deque[Batch] = deque()
         self._handed_out: Cursor | None = None
         self._finished: Cursor | None = None
+        self._inside = False
         self._steps = 0
 
     async def __aenter__(self) -> Self:
-        self._finished = await self._subscription.start(self._start)
+        resolved = await self._subscription.start(self._start)
+        if not isinstance(self._start, FromSnapshot):
+            self._finished = resolved
+        self._inside = True
         return self
 
     async def __aexit__(
@@ -60,13 +65,16 @@ class LocalFeed:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._inside = False
         self._subscription.close()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     @property
-    def cursor(self) -> Cursor:
-        """The resolved start, then the last message that is finished: resume after it."""
-        assert self._finished is not None, "a feed is used inside its async with block"
+    def cursor(self) -> Cursor | None:
+        """The resolved start, then the last message that is finished: resume after it.
+
+        None while a snapshot is not whole: whoever loses it has nothing to resume from.
+        """
         return self._finished
 
     def __aiter__(self) -> Self:
@@ -79,11 +87,12 @@ class LocalFeed:
                 return message
 
     def messages(self) -> _Messages:
-        """All messages: batches and pages, and besides them ``CaughtUp``, ``Progress`` and so on."""
+        """All messages: besides batches and pages ``CaughtUp``, ``Progress`` and others."""
         return _Messages(self)
 
     async def next_message(self) -> FeedMessage:
         """The next message. Asking for it says that the one before is finished."""
+        assert self._inside, "a feed is used inside its async with block"
         if self._handed_out is not None:
             self._finished, self._handed_out = self._handed_out, None
         if self._page:

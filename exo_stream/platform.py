@@ -23,6 +23,7 @@ from exo_stream.errors import (
     InvalidRequestError,
     LimitExceededError,
     NotVisibleYetError,
+    PlatformClosedError,
 )
 from exo_stream.frontier import Frontier
 from exo_stream.interest import Interest
@@ -163,6 +164,8 @@ class Platform:
         self, keys: Sequence[bytes], *, min_sequence: int = 0, wait: bool = True
     ) -> list[VersionedValue]:
         """``get_entry`` for several keys at one sequence, in the order asked."""
+        if not isinstance(keys, Sequence):
+            raise InvalidRequestError("keys are a sequence of keys")
         check_keys(keys)
         if len(keys) > self.limits.get_many_keys_max:
             raise LimitExceededError("get_many_keys_max", self.limits.get_many_keys_max, len(keys))
@@ -309,6 +312,11 @@ class Platform:
         )
 
     async def _version(self, min_sequence: int, *, wait: bool) -> Version:
+        if type(min_sequence) is not int or not 0 <= min_sequence <= SEQUENCE_MAX:
+            raise InvalidRequestError("a sequence number is an unsigned 64-bit integer")
+        if self._writes.closed:
+            await trio.lowlevel.checkpoint()
+            raise PlatformClosedError("the platform is closed")
         if min_sequence > self._frontier.visible:
             if not wait:
                 await trio.lowlevel.checkpoint()

@@ -71,10 +71,11 @@ def checked_write(
     if payload_bytes > limits.batch_bytes_max:
         raise LimitExceededError("batch_bytes_max", limits.batch_bytes_max, payload_bytes)
     if producer is not None:
+        if not isinstance(producer, Producer):
+            raise InvalidRequestError("a producer is an exo_stream.Producer")
         producer.check()
-    return StoreWrite(
-        tuple(entries), encode_entries(entries), _checked_requirements(require or {}), producer
-    )
+    requirements = _checked_requirements({} if require is None else require)
+    return StoreWrite(tuple(entries), encode_entries(entries), requirements, producer)
 
 
 def _put_entries(puts: Iterable[tuple[bytes, bytes]]) -> list[Entry]:

@@ -159,7 +159,7 @@ class Mailbox(Generic[R]):
                 await tally.wait()
             else:
                 await trio.lowlevel.checkpoint()
-        except trio.Cancelled:
+        except BaseException:  # Cancelled, or KeyboardInterrupt
             for request in requests:
                 request.reply.abandoned = True
             raise
