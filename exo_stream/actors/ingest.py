@@ -20,6 +20,7 @@ from exo_stream.actors.reads import Reads
 from exo_stream.actors.view import GroupView
 from exo_stream.decision import Answer, Need, Refuse, Verdict, Write
 from exo_stream.errors import (
+    CorruptionError,
     ExoStreamError,
     OutcomeUnknownError,
     StoreError,
@@ -223,7 +224,7 @@ async def _perform(means: Means, piece: Perform) -> None:
     except StoreFullError:
         piece.reply.fail(StoreFullError(f"no space for a {piece.job.name}"))
         raise _SpaceRanOut(Group([])) from None
-    except OutcomeUnknownError as error:
+    except (OutcomeUnknownError, CorruptionError) as error:
         piece.reply.fail(error.again())
         raise
     except ExoStreamError as error:

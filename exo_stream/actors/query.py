@@ -6,6 +6,7 @@ delays a get.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, assert_never
@@ -15,7 +16,7 @@ import trio
 
 from exo_stream.actors.mailbox import Mailbox
 from exo_stream.actors.reads import Fetch, FindCutoff, FindTime, Read, ReadLog, Scan
-from exo_stream.errors import ExoStreamError
+from exo_stream.errors import CorruptionError, ExoStreamError
 from exo_stream.limits import Limits
 from exo_stream.storage.engine import Reader
 from exo_stream.storage.hop import Hop
@@ -24,19 +25,39 @@ log = structlog.get_logger()
 
 
 async def run(mailbox: Mailbox[Read], reader: Reader, hop: Hop, limits: Limits) -> None:
-    """Serve reads until the mailbox closes; those that come together cross the thread together."""
+    """Serve reads until the mailbox closes; those that come together cross the thread together.
+
+    Gets go first: one page at a time is read between them, however many are wanted. A file that
+    contradicts itself is told to whoever met it, and stops the platform.
+    """
+    pages: deque[Read] = deque()
     with mailbox.serving():
-        while not mailbox.closed or len(mailbox):
+        while not mailbox.closed or len(mailbox) or pages:
             reads = mailbox.take(requests_max=limits.page_rows_max, bytes_max=limits.page_bytes_max)
-            if not reads:
-                await mailbox.bell.wait()
-                continue
             fetches = [read for read in reads if isinstance(read, Fetch)]
+            pages.extend(read for read in reads if not isinstance(read, Fetch))
             if fetches:
                 await _bounded(reader, hop, partial(_fetch, reader, fetches), limits)
-            for read in reads:
-                if not isinstance(read, Fetch):
-                    await _bounded(reader, hop, partial(_answer, reader, read, limits), limits)
+            if pages:
+                same = _take_equal(pages)
+                await _bounded(reader, hop, partial(_answer, reader, same, limits), limits)
+            elif not fetches:
+                await mailbox.bell.wait()
+
+
+def _take_equal(pages: deque[Read]) -> list[Read]:
+    """The next page that is wanted, and whoever else wants the very same page of the log."""
+    first = pages.popleft()
+    if not isinstance(first, ReadLog):
+        return [first]
+    equal = [
+        read
+        for read in pages
+        if isinstance(read, ReadLog) and (read.after, read.through) == (first.after, first.through)
+    ]
+    for read in equal:
+        pages.remove(read)
+    return [first, *equal]
 
 
 async def _bounded(
@@ -52,8 +73,8 @@ async def _bounded(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(interrupt_at_deadline)
         give_answers = await hop(work)
-        give_answers()
         nursery.cancel_scope.cancel()
+    give_answers()
 
 
 def _fetch(reader: Reader, fetches: Sequence[Fetch]) -> Callable[[], None]:
@@ -67,7 +88,7 @@ def _fetch(reader: Reader, fetches: Sequence[Fetch]) -> Callable[[], None]:
         try:
             rows = iter(reader.fetch(same[0].version, keys))
         except ExoStreamError as error:
-            answers.extend(partial(fetch.reply.fail, error.again()) for fetch in same)
+            answers.append(partial(_fail, same, error))
             continue
         answers.extend(partial(fetch.reply.set, [next(rows) for _ in fetch.keys]) for fetch in same)
 
@@ -78,11 +99,25 @@ def _fetch(reader: Reader, fetches: Sequence[Fetch]) -> Callable[[], None]:
     return give_answers
 
 
-def _answer(reader: Reader, read: Read, limits: Limits) -> Callable[[], None]:
+def _answer(reader: Reader, same: Sequence[Read], limits: Limits) -> Callable[[], None]:
+    """Read once what all of ``same`` want; answer on the loop."""
     try:
-        return partial(read.reply.set, _result(reader, read, limits))
+        result = _result(reader, same[0], limits)
     except ExoStreamError as error:
-        return partial(read.reply.fail, error)
+        return partial(_fail, same, error)
+
+    def give_answers() -> None:
+        for read in same:
+            read.reply.set(result)
+
+    return give_answers
+
+
+def _fail(reads: Sequence[Read], error: ExoStreamError) -> None:
+    for read in reads:
+        read.reply.fail(error.again())
+    if isinstance(error, CorruptionError):
+        raise error
 
 
 def _result(reader: Reader, read: Read, limits: Limits) -> Any:
