@@ -34,25 +34,27 @@ _SETTINGS: Final = {
     "max_vacuum_tasks": "0",
     "preserve_insertion_order": "true",
     "python_enable_replacements": "false",
-    "temp_directory": "",
     "threads": "1",
     "wal_autocheckpoint_entries": "0",
 }
 
 
-def attach(path: Path, *, memory_bytes: int, mode: str = "READ_WRITE") -> duckdb.DuckDBPyConnection:
+def attach(
+    path: Path, *, memory_bytes: int, mode: str = "READ_WRITE", spill: str = ""
+) -> duckdb.DuckDBPyConnection:
     """Open the file at ``path`` in an instance of its own, named ``exo``; it is created if absent.
 
     An in-memory instance, so that a CHECKPOINT which fails invalidates the file and no more.
+    ``spill`` is a directory for what exceeds ``memory_bytes``; without one, such a query fails.
     """
     con = duckdb.connect(":memory:")
     try:
         for name, value in _SETTINGS.items():
             con.execute(f"SET GLOBAL {name} = '{value}'")
+        con.execute(f"SET GLOBAL temp_directory = {_quote(spill)}")
         con.execute(f"SET GLOBAL memory_limit = '{memory_bytes}B'")
         con.execute("PRAGMA disable_checkpoint_on_shutdown")
-        quoted = str(path).replace("'", "''")
-        con.execute(f"ATTACH '{quoted}' AS exo ({mode}, ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
+        con.execute(f"ATTACH {_quote(str(path))} AS exo ({mode}, ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
         con.execute("SET GLOBAL enable_external_access = false")
         con.execute("SET GLOBAL lock_configuration = true")
         con.execute("USE exo")
@@ -63,6 +65,10 @@ def attach(path: Path, *, memory_bytes: int, mode: str = "READ_WRITE") -> duckdb
         con.close()
         raise
     return con
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def open_cursor(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:

@@ -1,0 +1,111 @@
+"""Verification of a stopped file: every invariant, a page at a time, and nothing is written."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+
+from exo_stream.errors import CorruptionError, ForeignFileError
+from exo_stream.limits import Limits
+from exo_stream.model import Entry
+from exo_stream.storage import failures, inspection, manifest, meta
+from exo_stream.storage.block_check import check_blocks
+from exo_stream.storage.database import Rows
+from exo_stream.storage.findings import Finding, Findings, Report
+from exo_stream.storage.fold_check import FoldCheck
+from exo_stream.storage.instance import attach
+from exo_stream.storage.lock_file import LockFile
+from exo_stream.storage.log_check import check_log
+
+
+def verify(path: str | os.PathLike[str], *, memory_bytes: int | None = None) -> Report:
+    """Read the whole file and report every contradiction in it.
+
+    What a killed process left in the write-ahead log counts as part of the file. Raises
+    FileInUseError, ForeignFileError, StoreError.
+    """
+    real = Path(os.path.realpath(path))
+    if not real.is_file():
+        raise ForeignFileError(f"{real} is no file")
+    memory_bytes = memory_bytes or Limits().engine_memory_bytes
+    lock = LockFile(real)
+    try:
+        inspection.inspect(real, memory_bytes=memory_bytes)
+        with TemporaryDirectory(prefix="exo-stream-verify-") as spill:
+            con = attach(real, memory_bytes=memory_bytes, mode="READ_ONLY", spill=spill)
+            with closing(con):
+                return _read(real, con)
+    except CorruptionError as error:
+        return _unreadable(real, str(error))
+    except duckdb.Error as error:
+        problem = failures.of_read(error)
+        if isinstance(problem, CorruptionError):
+            return _unreadable(real, str(problem))
+        raise problem from error
+    finally:
+        lock.close()
+
+
+def _read(path: Path, con: duckdb.DuckDBPyConnection) -> Report:
+    rows = Rows(con)
+    findings = Findings()
+    values = meta.load(con)
+    numbers = {name: int.from_bytes(value, "big") for name, value in values.items()}
+    floor, folded_through = numbers[meta.FLOOR], numbers[meta.FOLDED_THROUGH]
+    ((oldest, newest),) = rows.fetch("SELECT min(sequence), max(sequence) FROM log")
+    _check_ends(findings, oldest, newest, floor, folded_through)
+    with closing(FoldCheck(con)) as fold:
+
+        def take_folded(sequence: int, entries: tuple[Entry, ...]) -> None:
+            if sequence <= folded_through:
+                fold.take_batch(sequence, entries)
+
+        batches = check_log(rows, findings, numbers.get(meta.COMMITTED_AT, 0), take_folded)
+        blocks = check_blocks(rows, findings, folded_through, fold.take_rows)
+        fold.compare(findings, folded_through + 1 if oldest is None else oldest)
+        live_rows = fold.rows
+    return Report(
+        path=str(path),
+        log_id=values[meta.LOG_ID].decode(errors="replace"),
+        floor=floor,
+        newest=max(newest or 0, folded_through, floor - 1),
+        folded_through=folded_through,
+        batches=batches,
+        blocks=blocks,
+        rows=live_rows,
+        dead_rows=manifest.count_rows(rows) - live_rows,
+        findings=tuple(findings.listed),
+        more=findings.more,
+    )
+
+
+def _check_ends(
+    findings: Findings, oldest: int | None, newest: int | None, floor: int, folded_through: int
+) -> None:
+    """The floor and the fold must lie inside the log, and the log must reach back to the fold."""
+    if oldest is None or newest is None:
+        if floor > folded_through + 1:
+            findings.add("log", f"it is empty, but the table is folded only to {folded_through}")
+        return
+    if floor < oldest:
+        findings.add("log", f"it begins with batch {oldest}, but its floor is {floor}")
+    if max(folded_through, floor - 1) > newest:
+        findings.add(
+            "log",
+            f"it ends with batch {newest}, but its floor is {floor} and the table is folded"
+            f" through {folded_through}",
+        )
+    if oldest > folded_through + 1:
+        findings.add(
+            "log", f"it begins with batch {oldest}, but the table is folded to {folded_through}"
+        )
+
+
+def _unreadable(path: Path, sentence: str) -> Report:
+    """The report on a file that cannot be opened."""
+    finding = Finding("file", sentence)
+    return Report(str(path), "", 0, 0, 0, 0, 0, 0, 0, (finding,), 0)
