@@ -1,0 +1,300 @@
+"""What the command line accepts: one function a command, and how its words become values."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final, NoReturn
+
+from exo_stream.cli.exit_codes import USAGE
+from exo_stream.cli.wording import from_argument
+from exo_stream.model import SEQUENCE_MAX
+
+URL: Final = "ws://127.0.0.1:4437/v1/ws"
+"""Where ``serve`` listens by default."""
+
+PATIENCE_SECONDS: Final = 60.0
+"""How long a command outlives its server: longer than a restart, shorter than an operator's."""
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+_EXIT_CODES: Final = "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 unavailable."
+_BYTES: Final = "UTF-8 text, or base64:… for other bytes"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence; takes no abbreviations, which a later version breaks."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]  # passed through
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with USAGE."""
+        self.exit(USAGE, f"{self.prog}: {message}; see: {self.prog} --help\n")
+
+
+class Address(tuple[str, int]):
+    """A host and a port to listen on."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        host, port = self
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def address(word: str) -> Address:
+    """``HOST:PORT``, an IPv6 host in brackets; port 0 is any free one."""
+    host, colon, port = word.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65_535:
+        raise argparse.ArgumentTypeError(f"{word!r} is not HOST:PORT")
+    return Address((host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)))  # noqa: S104
+
+
+def number_from(least: int, most: int = SEQUENCE_MAX) -> Callable[[str], int]:
+    """What reads a whole number between two bounds."""
+
+    def number(word: str) -> int:
+        if not word.isdecimal() or not least <= int(word) <= most:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a number from {least} on")
+        return int(word)
+
+    return number
+
+
+def seconds(word: str) -> float:
+    """A positive number of seconds."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a positive number of seconds")
+    return value
+
+
+def moment(word: str) -> datetime:
+    """A time in ISO 8601, the local zone if none is named, or so long ago, as ``15m``."""
+    if word[:-1].isdecimal() and word[-1] in _UNITS:
+        return datetime.now(UTC) - timedelta(**{_UNITS[word[-1]]: int(word[:-1])})
+    try:
+        return datetime.fromisoformat(word).astimezone()
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is neither a time such as 2026-11-21T17:00 nor an age such as 15m"
+        ) from None
+
+
+def requirement(word: str) -> int | str:
+    """What must hold of a key: ``absent``, ``present`` or a version."""
+    if word in {"absent", "present"}:
+        return word
+    if word.isdecimal() and int(word) <= SEQUENCE_MAX:
+        return int(word)
+    raise argparse.ArgumentTypeError(f"{word!r} is not absent, present or a version")
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    shared = _shared()
+    whole = Parser(
+        prog="exo-stream",
+        description="An event log and a key-value table in one DuckDB file: "
+        "read the current state, then follow every change from the same cursor.",
+        epilog=_EXIT_CODES,
+        parents=[shared],
+    )
+    url = os.environ.get("EXO_STREAM_URL") or URL
+    whole.set_defaults(json=False, debug=False, log_level="", url=url, patience=PATIENCE_SECONDS)
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, *, description: str = "") -> Parser:
+        added: Parser = commands.add_parser(
+            name, help=summary, description=description or f"{summary}.", parents=[shared]
+        )
+        return added
+
+    _serving(command)
+    _writing(command)
+    _reading(command)
+    _following(command)
+    _files(command)
+    return whole
+
+
+def _shared() -> Parser:
+    """Options that may stand before the command or after it."""
+    shared = Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    shared.add_argument(
+        "--url", help=f"the server; by default EXO_STREAM_URL, or {URL}", metavar="URL"
+    )
+    shared.add_argument("--json", action="store_true", help="print one JSON object a line")
+    shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    shared.add_argument(
+        "--log-level",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        type=str.upper,
+        help="what is logged to standard error",
+    )
+    return shared
+
+
+AddCommand = Callable[..., Parser]
+
+
+def _serving(command: AddCommand) -> None:
+    serve = command("serve", "Serve a file")
+    serve.add_argument("file", metavar="FILE", help="made if it does not exist")
+    _listening(serve)
+    serve.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a browser origin that may connect, such as https://example.com; '*' opens to all",
+    )
+    serve.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name in the Host header to answer to, besides addresses and localhost",
+    )
+    kept = serve.add_argument_group("retention", "what the log keeps; everything by default")
+    kept.add_argument("--retention-batches", type=number_from(1), metavar="N")
+    kept.add_argument("--retention-seconds", type=number_from(1), metavar="N")
+    kept.add_argument("--retention-bytes", type=number_from(1), metavar="N")
+
+    demo = command(
+        "demo",
+        "Publish this machine's telemetry and follow it, in one process",
+        description="Open a file, serve it, publish this machine's telemetry into it "
+        "once a second, and follow it here.",
+    )
+    demo.add_argument("file", nargs="?", default="exo-demo.duckdb", metavar="FILE")
+    _listening(demo)
+    demo.add_argument("--count", type=number_from(1), metavar="N", help="end after N batches")
+    demo.add_argument("--seconds", type=seconds, metavar="N", help="end after N seconds")
+    demo.add_argument(
+        "--interval", type=seconds, default=1.0, metavar="N", help="seconds between two readings"
+    )
+
+
+def _listening(parser: Parser) -> None:
+    parser.add_argument(
+        "--listen",
+        type=address,
+        default=Address(("127.0.0.1", 4437)),
+        metavar="HOST:PORT",
+        help="where to listen; 127.0.0.1:4437 by default, port 0 is any free one",
+    )
+
+
+def _writing(command: AddCommand) -> None:
+    put = command("put", "Write a value", description=f"Write a value. Key and value: {_BYTES}.")
+    put.add_argument("key", type=from_argument, metavar="KEY")
+    put.add_argument("value", type=from_argument, metavar="VALUE")
+    delete = command("delete", "Delete keys, all in one batch")
+    delete.add_argument("keys", type=from_argument, nargs="+", metavar="KEY", help=_BYTES)
+    for writing in (put, delete):
+        writing.add_argument(
+            "--require",
+            type=requirement,
+            metavar="absent|present|VERSION",
+            help="write only if this holds of each key, else exit with 4",
+        )
+    publish = command(
+        "publish",
+        "Write each line of standard input",
+        description="Write each line of standard input as an entry, in batches: "
+        "at once from a live pipe, many together from a file.",
+    )
+    publish.add_argument(
+        "--prefix", type=from_argument, default=b"", help="begins every key, such as dpkg/"
+    )
+    publish.add_argument(
+        "--key-field",
+        metavar="NAME",
+        help="lines are JSON objects, and this field is the rest of the key; "
+        "otherwise it is the time publishing began, and the line's number",
+    )
+    _patient(publish)
+    prune = command("prune", "Let go of every batch below a sequence number; the table stays")
+    prune.add_argument("cutoff", type=number_from(0), metavar="CUTOFF")
+
+
+def _patient(parser: Parser) -> None:
+    parser.add_argument(
+        "--patience",
+        type=seconds,
+        default=PATIENCE_SECONDS,
+        metavar="SECONDS",
+        help="how long to try again when the server goes away; 60 by default",
+    )
+
+
+def _reading(command: AddCommand) -> None:
+    get = command("get", "Print a value")
+    get.add_argument("key", type=from_argument, metavar="KEY", help=_BYTES)
+    scan = command("scan", "Print keys and values in key order, at one sequence")
+    scan.add_argument("--start", type=from_argument, default=b"", help="the first key, inclusive")
+    scan.add_argument("--end", type=from_argument, default=b"", help="the last key, inclusive")
+    scan.add_argument("--prefix", type=from_argument, default=b"")
+    scan.add_argument("--limit", type=number_from(0), metavar="N")
+    scan.add_argument("--reverse", action="store_true", help="from the last key to the first")
+    batch = command("batch", "Print one batch of the log")
+    batch.add_argument("sequence", type=number_from(0), metavar="SEQ")
+    command("info", "Print what the log holds, and how large things are")
+
+
+def _following(command: AddCommand) -> None:
+    follow = command(
+        "follow",
+        "Print every batch, then every new one",
+        description="Print every batch from a start on (the oldest, if none is given), "
+        "then every new one.",
+    )
+    follow.add_argument("--prefix", type=from_argument, default=b"", help="only keys that begin so")
+    follow.add_argument(
+        "--cursor-file",
+        metavar="FILE",
+        help="resume from the cursor in this file, and save it there after each batch was printed",
+    )
+    follow.add_argument("--count", type=number_from(1), metavar="N", help="end after N batches")
+    _patient(follow)
+    start = follow.add_mutually_exclusive_group()
+    start.add_argument("--snapshot", action="store_true", help="first the table, then what follows")
+    start.add_argument("--after", metavar="CURSOR", help="the batches after this cursor")
+    start.add_argument("--from-sequence", type=number_from(0), metavar="N")
+    start.add_argument("--start", choices=["oldest", "now"])
+    start.add_argument("--last", type=number_from(0), metavar="N", help="N sequence numbers back")
+    start.add_argument(
+        "--since", type=moment, metavar="TIME", help="2026-11-21T17:00, or so long ago: 15m"
+    )
+    bench = command(
+        "bench",
+        "Measure a server from here",
+        description="Measure a server from here: small durable writes, large ones, reads, and "
+        "how long a follower waits. Keys under bench/ are written, and deleted again; "
+        "the log keeps both.",
+    )
+    bench.add_argument("--seconds", type=seconds, default=3.0, metavar="N", help="for each row")
+    bench.add_argument("--tasks", type=number_from(1, 1024), default=64, metavar="N")
+
+
+def _files(command: AddCommand) -> None:
+    verify = command("verify", "Check every invariant of a file that nobody has open")
+    verify.add_argument("file", metavar="FILE")
+    repair = command(
+        "repair-wal",
+        "Look at a damaged write-ahead log, and repair it if told to",
+        description="Look at a damaged write-ahead log. With --apply, cut off a torn last "
+        "transaction; copies of both files are kept.",
+    )
+    repair.add_argument("file", metavar="FILE")
+    repair.add_argument("--apply", action="store_true", help="do it; otherwise only look")
+    compact = command("compact", "Write a small copy of a file that nobody has open")
+    compact.add_argument("file", metavar="FILE")
+    compact.add_argument("out", metavar="OUT", help="must not exist yet")

@@ -1,0 +1,54 @@
+"""A cursor in a file: replaced as a whole, so that a crash leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from exo_stream.errors import InvalidRequestError
+from exo_stream.model import Cursor
+
+
+class CursorFile:
+    """Where a follower keeps the last batch it has finished."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._saved: Cursor | None = None
+
+    def load(self) -> Cursor | None:
+        """The saved cursor; None if the file does not exist yet.
+
+        Raises InvalidRequestError if the file holds anything else, rather than begin anew.
+        """
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InvalidRequestError(
+                f"the cursor file {self._path} cannot be read: {error.strerror}"
+            ) from None
+        try:
+            self._saved = Cursor.parse(content.decode("ascii", errors="replace").strip())
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"the cursor file {self._path}: {error}") from None
+        return self._saved
+
+    def save(self, cursor: Cursor) -> None:
+        """Replace the saved cursor; on return a crash of the machine cannot leave half of it."""
+        if cursor == self._saved:
+            return
+        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
+        try:
+            with beside.open("w") as file:
+                file.write(f"{cursor}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise InvalidRequestError(
+                f"the cursor file {self._path} cannot be written: {error.strerror}"
+            ) from None
+        self._saved = cursor

@@ -1,0 +1,47 @@
+"""The exit code of every error, by one table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from exo_stream.errors import ExoStreamError
+
+OK: Final = 0
+ERROR: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+CONFLICT: Final = 4
+UNAVAILABLE: Final = 5
+INTERRUPTED: Final = 130
+"""What shells give a program that a Ctrl-C ended."""
+
+BY_CODE: Final = {
+    "invalid_request": USAGE,
+    "limit_exceeded": USAGE,
+    "batch_evicted": NOT_FOUND,
+    "conflict": CONFLICT,
+    "cursor_ahead": CONFLICT,
+    "log_mismatch": CONFLICT,
+    "producer_fenced": CONFLICT,
+    "producer_gap": CONFLICT,
+    "unsupported": ERROR,
+    "store_failed": ERROR,
+    "outcome_unknown": ERROR,
+    "foreign_file": ERROR,
+    "corruption": ERROR,
+    "local_protocol_error": ERROR,
+    "remote_protocol_error": ERROR,
+    "not_visible_yet": UNAVAILABLE,
+    "snapshot_expired": UNAVAILABLE,
+    "overloaded": UNAVAILABLE,
+    "store_full": UNAVAILABLE,
+    "platform_closed": UNAVAILABLE,
+    "unavailable": UNAVAILABLE,
+    "file_in_use": UNAVAILABLE,
+}
+"""UNAVAILABLE is what another try, later and unchanged, may cure, and what changed nothing."""
+
+
+def exit_code(error: ExoStreamError) -> int:
+    """What a command exits with when it ends with ``error``; a code we do not know is an error."""
+    return BY_CODE.get(error.code, ERROR)

@@ -1,0 +1,78 @@
+"""The command that prints a feed, and remembers how far it has come."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from functools import partial
+
+import trio
+
+from exo_stream.cli.connection import connected
+from exo_stream.cli.cursor_file import CursorFile
+from exo_stream.cli.exit_codes import OK
+from exo_stream.cli.feed_text import Aligned, as_columns, as_json, is_colourful
+from exo_stream.cli.output import Output
+from exo_stream.errors import InvalidRequestError
+from exo_stream.feed import FeedMessage
+from exo_stream.model import Batch, Cursor
+
+
+async def follow(args: Namespace, out: Output) -> int:
+    """Print each message; save its cursor, if it has one, once it was printed."""
+    file, after = _resumed(args)
+    text, left = FeedPrinter(out), args.count
+    is_new = after is None
+    async with (
+        connected(args) as client,
+        client.subscribe(
+            prefix=args.prefix,
+            after=args.after if is_new else after,
+            from_sequence=args.from_sequence if is_new else None,
+            start=args.start if is_new else None,
+            last=args.last if is_new else None,
+            since_time=args.since if is_new else None,
+            snapshot=args.snapshot and is_new,
+        ) as feed,
+    ):
+        async for message in feed.messages():
+            # In a thread, for whoever reads our output may be slow, and the connection must live.
+            await trio.to_thread.run_sync(partial(text.print, message), abandon_on_cancel=True)
+            cursor = getattr(message, "cursor", None)
+            if file is not None and cursor is not None:
+                await trio.to_thread.run_sync(file.save, cursor)
+            if left is not None and isinstance(message, Batch):
+                left -= 1
+                if left == 0:
+                    break
+    return OK
+
+
+def _resumed(args: Namespace) -> tuple[CursorFile | None, Cursor | None]:
+    """The file to save cursors in, and the cursor that it holds already.
+
+    A saved cursor wins over ``--snapshot`` and the other starts: those are for the first time.
+    """
+    if args.cursor_file is None:
+        return None, None
+    if args.after is not None:
+        raise InvalidRequestError("--after and --cursor-file both say where to resume; choose one")
+    file = CursorFile(args.cursor_file)
+    return file, file.load()
+
+
+class FeedPrinter:
+    """Prints a feed's messages in the form that its output asks for."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._aligned = Aligned(color=is_colourful())
+
+    def print(self, message: FeedMessage) -> None:
+        """Print one message in one write."""
+        if self._out.is_json:
+            text = as_json(message)
+        elif self._out.is_terminal:
+            text = self._aligned.render(message, self._out.width)
+        else:
+            text = as_columns(message)
+        self._out.write(text.encode(errors="replace"))
