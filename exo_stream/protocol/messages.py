@@ -20,8 +20,8 @@ from exo_stream.writes import Requirement
 VERSION: Final = 1
 SUBPROTOCOL: Final = "exo-stream.v1.cbor"
 """What both sides must name in the WebSocket handshake."""
-SNAPSHOT_PAGES_MAX: Final = 2
-"""Pages of a snapshot that the server may be ahead of the last ``SnapshotNext``."""
+SNAPSHOT_PAGES_MAX: Final = 8
+"""The server reads on in a snapshot when fewer pages wait for their ``SnapshotNext``."""
 
 Pair = tuple[bytes, bytes]
 FieldValue = int | str | bytes | None
@@ -223,7 +223,8 @@ class SnapshotNext:
     """One more page of a snapshot has been taken in. Not answered.
 
     A snapshot may be larger than the reader's memory and cannot be resumed in its middle, so
-    the reader sets the pace: the server is never more than ``SNAPSHOT_PAGES_MAX`` pages ahead.
+    the reader sets the pace: the server reads on when it is fewer than ``SNAPSHOT_PAGES_MAX``
+    pages ahead.
     """
 
     id: int

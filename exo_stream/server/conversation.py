@@ -27,6 +27,7 @@ from exo_stream.protocol.messages import (
     Message,
     Ping,
     Pong,
+    SnapshotNext,
     Subscribe,
     Unsubscribe,
     Welcome,
@@ -224,8 +225,8 @@ class Conversation:
                     writes.append(message)
                 case Subscribe():
                     self._subscribe(message, nursery)
-                case Unsubscribe():
-                    self._unsubscribe(message.id)
+                case Unsubscribe() | SnapshotNext():
+                    self._tell(message)
                 case Ping():
                     await self.send(Pong(message.nonce))
                 case Goodbye():
@@ -254,10 +255,14 @@ class Conversation:
         finally:
             self._subscriptions.pop(following.id, None)
 
-    def _unsubscribe(self, id_: int) -> None:
-        following = self._subscriptions.get(id_)
-        if following is not None:
+    def _tell(self, message: Unsubscribe | SnapshotNext) -> None:
+        following = self._subscriptions.get(message.id)
+        if following is None:
+            return
+        if isinstance(message, Unsubscribe):
             following.cancel()
+        else:
+            following.page_taken()
 
     def begin(self, size: int) -> None:
         """A frame of ``size`` bytes is in hand."""

@@ -49,11 +49,18 @@ class Following:
         self._scope = trio.CancelScope()
         self._subscription = Subscription(conversation.platform.sources, request.selector)
         self._seat: Seat[SharedBody] | None = None
+        self._pages_ahead = 0
+        self._page_taken = trio.Event()
 
     def cancel(self) -> None:
         """End it: from here on the fan-out writes nothing; ``Unsubscribed`` comes last."""
         self.leave_seat()
         self._scope.cancel()
+
+    def page_taken(self) -> None:
+        """The client has room for one more page of a snapshot."""
+        self._pages_ahead = max(0, self._pages_ahead - 1)
+        self._page_taken.set()
 
     def leave_seat(self) -> None:
         """Give the seat up, if there is one, and go on behind what it took."""
@@ -84,6 +91,7 @@ class Following:
     async def _step(self) -> None:
         conversation, subscription = self._conversation, self._subscription
         if not subscription.following:
+            await self._wait_pages_taken()
             # One at a time, or the subscriptions of a client that does not read would each hold
             # a page of its own.
             async with conversation.turn:
@@ -92,6 +100,13 @@ class Following:
             await self._sit()
         else:
             await self._deliver(await subscription.pull())
+
+    async def _wait_pages_taken(self) -> None:
+        # Not while holding the turn: a slow snapshot must not keep the others from theirs.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._pages_ahead >= m.SNAPSHOT_PAGES_MAX:
+            self._page_taken = trio.Event()
+            await self._page_taken.wait()
 
     async def _sit(self) -> None:
         """Leave the work to the fan-out until the seat is lost or it is time to say something."""
@@ -119,6 +134,7 @@ class Following:
                 await self._deliver_batches(batches)
             case feed.SnapshotPage(entries=entries):
                 for rows in _runs(entries, _entry_bytes, conversation.limits.frame_bytes_max):
+                    self._pages_ahead += 1
                     await conversation.send(m.Snapshot(self.id, tuple(rows)))
             case feed.FellBehind() if self._request.slow == "disconnect":
                 conversation.stop(closing.SLOW_CONSUMER)
