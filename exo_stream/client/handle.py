@@ -1,0 +1,296 @@
+"""What a program holds of a server: the verbs, values and errors of ``Platform``, from afar."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, Final, Literal, TypeVar
+
+import trio
+
+from exo_stream.client.address import parse_url
+from exo_stream.client.call import Call, Retry
+from exo_stream.client.dialing import Dial, dialing
+from exo_stream.client.link import Link
+from exo_stream.client.patience import Patience
+from exo_stream.client.remote_feed import RemoteFeed
+from exo_stream.client.remote_scan import RemoteScan
+from exo_stream.client.request_checks import (
+    checked_count,
+    checked_keys,
+    checked_puts,
+    checked_requirements,
+    wire_start,
+)
+from exo_stream.errors import InvalidRequestError, SnapshotExpiredError
+from exo_stream.limits import Limits
+from exo_stream.local_feed import chosen_start
+from exo_stream.model import Batch, Cursor, VersionedValue
+from exo_stream.nursery import nursery_unseen
+from exo_stream.platform import Information
+from exo_stream.producers import Producer
+from exo_stream.protocol import messages as m
+from exo_stream.selectors import Selector
+from exo_stream.storage.engine import EngineStatistics
+from exo_stream.writes import Requirement, check_keys
+
+R = TypeVar("R")
+
+PAIR_BYTES: Final = 12
+"""What a key and a value need on the wire besides themselves, at most."""
+
+
+class Client:
+    """A server, as if it were a platform of this program.
+
+    Calls of many tasks travel together, many in a frame. A call whose connection is lost is made
+    again on the next one, a write under the number it had, so that it takes effect once. When
+    that was tried in vain, a write that may have arrived raises OutcomeUnknownError, everything
+    else UnavailableError; later calls try again.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def log_id(self) -> str:
+        """The identity of the server's log, part of every cursor; as of the last connection."""
+        return self._link.log_id
+
+    async def put_batch(self, kvs: Iterable[tuple[bytes, bytes]]) -> int:
+        """Write all pairs or none, as one batch; return its sequence number, once it is durable."""
+        return await self.write(puts=kvs)
+
+    async def delete_batch(self, keys: Iterable[bytes]) -> int:
+        """Delete all keys as one batch, present or not; return its sequence number."""
+        return await self.write(deletes=keys)
+
+    async def write(
+        self,
+        *,
+        puts: Iterable[tuple[bytes, bytes]] = (),
+        deletes: Iterable[bytes] = (),
+        require: Mapping[bytes, Requirement] | None = None,
+        producer: Producer | None = None,
+    ) -> int:
+        """Write puts, then deletes, as one atomic batch; return its sequence number.
+
+        ``require`` maps keys to what must hold of them: ``"absent"``, ``"present"`` or a version
+        as ``get_entry`` tells it; otherwise ConflictError names the first that does not hold.
+        Without a ``producer`` the client numbers the write itself.
+        """
+        pairs, keys = checked_puts(puts), checked_keys(deletes)
+        if not pairs and not keys:
+            raise InvalidRequestError("a batch needs at least one entry")
+        required = checked_requirements(require)
+        if producer is not None:
+            producer.check()
+        size = sum([len(key) + len(value) for key, value in pairs]) + sum(map(len, keys))
+        call = Call(
+            lambda id_, numbered: m.Write(id_, pairs, keys, required, numbered),
+            retry=Retry.NUMBERED,
+            producer=producer,
+            size=size + PAIR_BYTES * (len(pairs) + len(keys) + len(required)),
+        )
+        return (await self._ask(call, m.Written)).sequence
+
+    async def get(self, key: bytes, *, min_sequence: int = 0, wait: bool = True) -> bytes | None:
+        """The key's latest value, None if it is absent. ``min_sequence`` as in ``get_entry``."""
+        return (await self.get_entry(key, min_sequence=min_sequence, wait=wait)).value
+
+    async def get_entry(
+        self, key: bytes, *, min_sequence: int = 0, wait: bool = True
+    ) -> VersionedValue:
+        """The key's value, its version, and the sequence number this was read at.
+
+        The read waits until ``min_sequence`` is visible; without ``wait`` it raises
+        NotVisibleYetError at once, and with it when the server's patience is used up.
+        """
+        check_keys([key])
+        checked_count(min_sequence)
+        call = Call(lambda id_, _: m.Get(id_, key, min_sequence, bool(wait)), size=len(key))
+        reply = await self._ask(call, m.Value)
+        return VersionedValue(reply.value, reply.version, reply.sequence)
+
+    async def get_many(
+        self, keys: Sequence[bytes], *, min_sequence: int = 0, wait: bool = True
+    ) -> list[tuple[bytes, bytes | None]]:
+        """Each asked key with its value, in the order asked, duplicates kept, at one sequence."""
+        asked = checked_keys(keys)
+        checked_count(min_sequence)
+        call = Call(
+            lambda id_, _: m.GetMany(id_, asked, min_sequence, bool(wait)),
+            size=sum(map(len, asked)) + PAIR_BYTES * len(asked),
+        )
+        reply = await self._ask(call, m.Values)
+        return list(zip(asked, reply.values, strict=True))
+
+    async def range_scan(
+        self,
+        start: bytes = b"",
+        end: bytes = b"",
+        limit: int = 1000,
+        forward: bool = True,
+        *,
+        min_sequence: int = 0,
+        wait: bool = True,
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` pairs in key order, or against it, all at one sequence.
+
+        Both ends are inclusive; an empty ``end`` is unbounded; a limit of 0 gives nothing. For
+        more than fits in memory, ``scan``.
+        """
+        check_keys([start, end])
+        if type(limit) is not int or limit < 0:
+            raise InvalidRequestError("a limit is a number from 0 on")
+        checked_count(min_sequence)
+        attempt = 0
+        while True:
+            scan = RemoteScan(
+                self._link,
+                start,
+                end,
+                limit=limit,
+                forward=forward,
+                min_sequence=min_sequence,
+                wait=wait,
+            )
+            try:
+                async with scan as rows:
+                    return [pair async for pair in rows]
+            except SnapshotExpiredError:
+                # The connection was lost between two pages, or the server is short of snapshots.
+                attempt += 1
+                if attempt >= self._link.patience.attempts_max:
+                    raise
+
+    def scan(self, start: bytes = b"", end: bytes = b"", *, forward: bool = True) -> RemoteScan:
+        """All pairs of a range, lazily, page by page, on one snapshot.
+
+        Use it as ``async with client.scan() as rows: async for key, value in rows: …``.
+        """
+        check_keys([start, end])
+        return RemoteScan(self._link, start, end, forward=forward)
+
+    async def get_batch(self, sequence: int) -> Batch | None:
+        """The batch with this number, deletions as the value None; None if it is not there yet.
+
+        Raises BatchEvictedError if retention has let go of it.
+        """
+        checked_count(sequence)
+        reply = await self._ask(Call(lambda id_, _: m.GetBatch(id_, sequence)), m.Found)
+        if reply.batch is None:
+            return None
+        number, committed_at, entries = reply.batch
+        return Batch(number, committed_at, entries, self._link.log_id)
+
+    async def oldest_retained_batch(self) -> int | None:
+        """The number of the oldest batch in the log, None if the log is empty."""
+        return (await self._information()).oldest
+
+    async def current_sequence(self) -> int:
+        """The number of the newest visible batch, 0 before the first."""
+        return (await self._information()).frontier
+
+    async def prune_batch_log(self, cutoff_exclusive: int) -> int:
+        """Evict every batch below the cutoff, at once for everybody; return how many there were."""
+        checked_count(cutoff_exclusive)
+        call = Call(lambda id_, _: m.Prune(id_, cutoff_exclusive))
+        return (await self._ask(call, m.Pruned)).batches
+
+    async def info(self) -> Information:
+        """Identity, extent and sizes."""
+        found = await self._information()
+        known: dict[str, Any] = {
+            field.name: found.sizes.get(field.name, "" if field.type == "str" else 0)
+            for field in fields(EngineStatistics)
+        }
+        subscribers = found.sizes.get("subscribers")
+        return Information(
+            found.log_id,
+            found.frontier,
+            found.oldest,
+            subscribers if isinstance(subscribers, int) else 0,
+            EngineStatistics(**known),
+        )
+
+    def subscribe(
+        self,
+        *,
+        prefix: bytes = b"",
+        after: Cursor | str | None = None,
+        from_sequence: int | None = None,
+        start: Literal["oldest", "now"] | None = None,
+        last: int | None = None,
+        since_time: datetime | None = None,
+        snapshot: bool = False,
+        slow: Literal["catch_up", "disconnect"] = "catch_up",
+        heartbeat_seconds: int | None = None,
+    ) -> RemoteFeed:
+        """Every batch with keys under ``prefix``, from one start on; the oldest if none is given.
+
+        The starts are those of ``Platform.subscribe``. Use it as ``async with
+        client.subscribe() as feed: async for batch in feed: …``.
+        """
+        chosen = chosen_start(
+            after=after,
+            from_sequence=from_sequence,
+            start=start,
+            last=last,
+            since_time=since_time,
+            snapshot=snapshot,
+        )
+        check_keys([prefix])
+        if slow not in {"catch_up", "disconnect"}:
+            raise InvalidRequestError("a slow reader may 'catch_up' or 'disconnect'")
+        if heartbeat_seconds is not None:
+            checked_count(heartbeat_seconds)
+        return RemoteFeed(
+            self._link,
+            Selector(prefix),
+            wire_start(chosen),
+            slow=slow,
+            heartbeat_seconds=heartbeat_seconds,
+        )
+
+    async def _information(self) -> m.Information:
+        return await self._ask(Call(lambda id_, _: m.Info(id_)), m.Information)
+
+    async def _ask(self, call: Call, kind: type[R]) -> R:
+        reply = await self._link.ask(call)
+        assert isinstance(reply, kind), reply  # the session has seen to it
+        return reply
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    name: str = "exo-stream",
+    limits: Limits | None = None,
+    patience: Patience | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    dial: Dial | None = None,
+) -> AsyncIterator[Client]:
+    """Connect to a server like ``ws://127.0.0.1:4437/v1/ws`` for as long as the body runs.
+
+    ``patience`` bounds the reconnecting and what feeds hold; ``dial`` is for tests: it opens the
+    transport. Raises InvalidRequestError for what is no URL of a WebSocket, UnavailableError if
+    there is no server, or another one; an error of the body leaves as itself.
+    """
+    link = Link(
+        parse_url(url),
+        dial or dialing(ssl_context),
+        limits=limits or Limits(),
+        patience=patience or Patience(),
+        name=name,
+    )
+    with nursery_unseen() as own:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(link.run)
+            with own:
+                yield Client(link)
+            link.finish()

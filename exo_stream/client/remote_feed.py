@@ -1,0 +1,236 @@
+"""The feed of a client: what a server delivers, over as many connections as it takes."""
+
+from __future__ import annotations
+
+from enum import Enum
+from types import TracebackType
+from typing import Final, Self
+
+import trio
+
+from exo_stream.client.inbox import Inbox
+from exo_stream.client.link import Link
+from exo_stream.errors import ExoStreamError
+from exo_stream.feed import FeedMessage, SnapshotPage
+from exo_stream.model import Batch, Cursor
+from exo_stream.protocol import messages as m
+from exo_stream.protocol.failures import error_of
+from exo_stream.protocol.messages import Start
+from exo_stream.selectors import Selector
+
+BATCHES_PER_CHECKPOINT: Final = 64
+"""A reader that works through what is there without awaiting anything still lets others run."""
+
+
+class _Phase(Enum):
+    """How a feed stands to the server."""
+
+    WANTED = "not subscribed; it will be as soon as there is a connection"
+    ASKED = "subscribe was sent"
+    LIVE = "subscribed"
+    PAUSED = "not subscribed; it will be when its user has taken most of what is here"
+    OVER = "failed or closed"
+
+
+class RemoteFeed:
+    """Every matching batch from a start on, in order, until its block is left.
+
+    Iterating gives ``Batch`` and, first, the ``SnapshotPage`` values of a snapshot;
+    ``messages()`` gives every ``FeedMessage``. A batch is finished when the next one is asked
+    for: ``cursor`` is where to resume in another process. In this one, a lost connection costs
+    neither a gap nor a duplicate; only a snapshot that was not whole begins again, with a new
+    ``SnapshotBegin``.
+
+    When its user is slow, it stops taking and resumes later, so that it holds up nobody else.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        selector: Selector,
+        start: Start,
+        *,
+        slow: str,
+        heartbeat_seconds: int | None,
+    ) -> None:
+        self._link = link
+        self._selector = selector
+        self._slow = slow
+        self._heartbeat_seconds = heartbeat_seconds
+        self._inbox = Inbox(start, batch_bytes_max=link.part_bytes_max)
+        self._phase = _Phase.WANTED
+        self._id = 0
+        self._error: ExoStreamError | None = None
+        self._changed = trio.Event()
+        self._taken = trio.Event()
+        self._finished: Cursor | None = None
+        self._handed_out: Cursor | None = None
+        self._steps = 0
+
+    # --- for its user ---------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._link.follow(self)
+        try:
+            while self._finished is None:
+                self._raise_if_over()
+                await self._wait_changed()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    @property
+    def cursor(self) -> Cursor:
+        """The resolved start, then the last message that is finished: resume after it."""
+        assert self._finished is not None, "a feed is used inside its async with block"
+        return self._finished
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch | SnapshotPage:
+        while True:
+            message = await self.next_message()
+            if isinstance(message, Batch | SnapshotPage):
+                return message
+
+    def messages(self) -> _Messages:
+        """All messages: batches and pages, and ``CaughtUp``, ``Progress`` and the rest."""
+        return _Messages(self)
+
+    async def next_message(self) -> FeedMessage:
+        """The next message. Asking for it says that the one before is finished."""
+        if self._handed_out is not None:
+            self._finished, self._handed_out = self._handed_out, None
+        await self._take_a_breath()
+        while not len(self._inbox):
+            self._raise_if_over()
+            await self._wait_changed()
+        message = self._inbox.pop()
+        self._after_taking(message)
+        return message
+
+    def _after_taking(self, message: FeedMessage) -> None:
+        if isinstance(message, SnapshotPage):
+            if self._phase is _Phase.LIVE:
+                self._say(m.SnapshotNext(self._id))
+        else:
+            self._handed_out = getattr(message, "cursor", None)
+        self._taken.set()
+        if self._phase is _Phase.PAUSED and self._inbox.held_bytes <= self._bytes_max // 4:
+            self._phase = _Phase.WANTED
+            self._link.want(self)
+
+    # --- for its connection ---------------------------------------------------------------------
+
+    def subscribe(self, id_: int) -> m.Subscribe:
+        """The request for what it has not received yet; ``id_`` is its id from here on."""
+        assert self._phase is _Phase.WANTED, self._phase
+        self._phase = _Phase.ASKED
+        self._id = id_
+        return m.Subscribe(
+            id_, self._inbox.resume, self._selector, self._slow, self._heartbeat_seconds
+        )
+
+    def subscribed(self, message: m.Subscribed) -> None:
+        """The server has resolved its start."""
+        if message.id == self._id and self._phase is _Phase.ASKED:
+            self._phase = _Phase.LIVE
+            self._inbox.subscribed(message.cursor)
+            if self._finished is None:
+                self._finished = message.cursor
+            self._changed.set()
+
+    def deliver(self, message: m.Delivery, frame_bytes: int) -> None:
+        """Something came under an id it has, or had."""
+        if message.id == self._id and self._phase is _Phase.LIVE:
+            self._inbox.push(message, frame_bytes)
+            self._changed.set()
+
+    def failed(self, failure: m.Failure) -> None:
+        """The server has ended a subscription it has, or had."""
+        if failure.id == self._id and self._phase in {_Phase.ASKED, _Phase.LIVE}:
+            self._link.forget(self)
+            self.fail(error_of(failure))
+
+    def lost(self) -> None:
+        """The connection is over."""
+        self._inbox.lost()
+        if self._phase in {_Phase.ASKED, _Phase.LIVE}:
+            self._phase = _Phase.WANTED
+            self._link.want(self)
+
+    def fail(self, error: ExoStreamError) -> None:
+        """There will be no more than is here."""
+        self._phase = _Phase.OVER
+        self._error = error
+        self._changed.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds more than it should, and is still subscribed."""
+        return self._phase is _Phase.LIVE and self._inbox.held_bytes > self._bytes_max
+
+    async def make_room(self, seconds: float) -> None:
+        """Wait so long for its user to take something, else stop the subscription."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with trio.move_on_after(seconds):
+            while self.is_full:
+                self._taken = trio.Event()
+                await self._taken.wait()
+        if self.is_full and isinstance(self._inbox.resume, m.StartAfter):
+            self._phase = _Phase.PAUSED
+            self._say(m.Unsubscribe(self._id))
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    @property
+    def _bytes_max(self) -> int:
+        return self._link.patience.feed_bytes_max
+
+    def _close(self) -> None:
+        self._link.forget(self)
+        if self._phase in {_Phase.ASKED, _Phase.LIVE}:
+            self._say(m.Unsubscribe(self._id))
+        self._phase = _Phase.OVER
+
+    def _say(self, message: m.Message) -> None:
+        if self._link.connection is not None:
+            self._link.connection.note(message)
+
+    def _raise_if_over(self) -> None:
+        if self._error is not None:
+            raise self._error.again()
+
+    async def _wait_changed(self) -> None:
+        self._changed = trio.Event()
+        await self._changed.wait()
+
+    async def _take_a_breath(self) -> None:
+        self._steps += 1
+        if self._steps % BATCHES_PER_CHECKPOINT:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+
+
+class _Messages:
+    def __init__(self, feed: RemoteFeed) -> None:
+        self._feed = feed
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> FeedMessage:
+        return await self._feed.next_message()
