@@ -36,7 +36,6 @@ from exo_stream.producers import Producer
 from exo_stream.scan import Scan, bounds
 from exo_stream.selectors import Selector
 from exo_stream.snapshots import Snapshots
-from exo_stream.storage.duckdb_engine import open_duckdb_engine
 from exo_stream.storage.engine import Engine, EngineStatistics, Retention, Version
 from exo_stream.storage.hop import Hop, open_thread_hop
 from exo_stream.storage.memory_engine import MemoryEngine, wall_clock
@@ -369,6 +368,9 @@ async def _open_engine(path: str, limits: Limits, clock: Callable[[], int], hop:
     if path == IN_MEMORY:
         await trio.lowlevel.checkpoint()
         return MemoryEngine(limits=limits, now=clock)
+    # Here, for clients and commands import this module too: DuckDB is a fifth of the whole import.
+    from exo_stream.storage.duckdb_engine import open_duckdb_engine  # noqa: PLC0415
+
     return await hop(partial(open_duckdb_engine, path, limits=limits, now=clock))
 
 
