@@ -62,7 +62,7 @@ def of_read(error: duckdb.Error) -> ExoStreamError:
 
 def is_corrupt(error: BaseException) -> bool:
     """Whether DuckDB found that what it read is not what was written."""
-    return "Corrupt" in str(error) or "checksum" in str(error)
+    return "Corrupt" in str(error) or "computed checksum" in str(error)
 
 
 def of_creation(path: Path, error: duckdb.Error | OSError) -> StoreError:

@@ -93,7 +93,9 @@ def check_format(path: Path, con: duckdb.DuckDBPyConnection) -> None:
     names = con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'exo'")
     try:
         found = meta.load(con) if {name for (name,) in names.fetchall()} >= _OURS else {}
-    except duckdb.Error:
+    except duckdb.Error as error:
+        if failures.is_corrupt(error):
+            raise refusal(path, error) from error
         found = {}
     if not {meta.FORMAT, meta.LOG_ID} <= found.keys():
         raise ForeignFileError(f"{path} is a DuckDB file, but not an exo-stream file")
