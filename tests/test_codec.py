@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pycddl import Schema, ValidationError
 
 from exo_stream.errors import RemoteProtocolError
+from exo_stream.model import Entry
 from exo_stream.protocol import codec
 from exo_stream.protocol import messages as m
 from tests.wire_examples import FROM_CLIENT, FROM_SERVER
@@ -217,3 +218,23 @@ def test_a_frame_with_some_bytes_changed_gives_messages_or_a_protocol_error(
     for _ in range(data.draw(st.integers(1, 4))):
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
     survives(bytes(frame))
+
+
+MANY = [[0, b"k%d" % n, b"v" if n % 2 else None] for n in range(20)]
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 20])
+def test_entries_are_checked_few_or_many(count: int) -> None:
+    good = MANY[:count]
+    [page] = decode(cbor2.dumps([["snapshot", 1, good]]))
+    assert isinstance(page, m.Snapshot)
+    assert [list(entry) for entry in page.rows] == good
+    assert all(type(entry) is Entry for entry in page.rows)
+
+    wrong: object
+    for wrong in ([0, b"k"], [0, b"k", b"v", 1], [99, b"k", b"v"], ["0", b"k", b"v"]):
+        with pytest.raises(RemoteProtocolError):
+            decode(cbor2.dumps([["snapshot", 1, [*good[1:], wrong]]]))
+    for wrong in ([0, "k", b"v"], [0, b"k", "v"], [0, None, None], [True, b"k", b"v"], b"abc", 7):
+        with pytest.raises(RemoteProtocolError):
+            decode(cbor2.dumps([["snapshot", 1, [*good[1:], wrong]]]))

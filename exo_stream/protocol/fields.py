@@ -135,7 +135,25 @@ _KEYSPACES: Final = frozenset(Keyspace)
 _new_entry: Final[Callable[..., Entry]] = tuple.__new__
 
 
+FEW: Final = 8
+"""So few entries are checked one by one; the columns of more pay for themselves."""
+
+
+def _read_few_entries(value: tuple[Any, ...]) -> tuple[Entry, ...]:
+    for entry in value:
+        if type(entry) is not tuple:
+            raise _refuse("an array of entries")
+        keyspace, key, written = entry
+        if type(keyspace) is not int or keyspace not in _KEYSPACES or type(key) is not bytes:
+            raise _refuse("an entry")
+        if type(written) is not bytes and written is not None:
+            raise _refuse("an entry")
+    return tuple([_new_entry(Entry, entry) for entry in value])
+
+
 def _read_entries(value: Any) -> tuple[Entry, ...]:
+    if type(value) is tuple and len(value) <= FEW:
+        return _read_few_entries(value)
     keyspaces, keys, values = _columns(value, 3)
     _check(keyspaces, int)
     if not _KEYSPACES.issuperset(keyspaces):
