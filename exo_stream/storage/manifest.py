@@ -63,7 +63,7 @@ def count_rows(rows: Rows) -> int:
     return int(count)
 
 
-def _block(
+def _block(  # noqa: PLR0917  a row of the join, column by column
     block: int,
     run: int,
     tier: int,

@@ -57,7 +57,8 @@ class Merge:
         self.writer = writer
         self.done = False
         self.failed = False
-        self.rows_written = 0
+        self.rows_read = 0
+        """By the last slice."""
         self._table = table
         self._database = database
         self._older = [run for run in table.version.runs if run.folded_through < _oldest(runs)]
@@ -104,6 +105,7 @@ class Merge:
     def _write(self, con: duckdb.DuckDBPyConnection, blocks: Sequence[Block], part: Slice) -> None:
         inputs, parameters = _inputs(blocks, part)
         first = self.writer.next_sub_block(part.start[0], self._rows_expected(blocks))
+        self.rows_read = 0
         droppable = not any(run.blocks_between(part.start, part.end) for run in self._older)
         live = "AND value IS NOT NULL" if droppable else ""
         con.execute(_MERGE.format(inputs=inputs, live=live), parameters | {"first": first})
@@ -112,8 +114,9 @@ class Merge:
         ).fetchall():
             self._seen[block] += rows
             self._checksums[block] ^= checksum
-            self._left -= rows
-        self.rows_written += self.writer.take(con)
+            self.rows_read += rows
+        self._left -= self.rows_read
+        self.writer.take(con)
 
     def _rows_expected(self, blocks: Sequence[Block]) -> int:
         """About how many rows a block begun now will get, for the size of its filter."""
@@ -147,6 +150,7 @@ class MergeSlice:
 
     def install(self) -> None:
         """[loop] Put the merged run in place of its inputs, if this was the last slice."""
+        self._table.pay(self._merge.rows_read)
         if self._merge.done:
             merge = self._merge
             self._table.install_merge(merge.runs, merge.output(), merge.rewritten)

@@ -18,6 +18,10 @@ Simulated over 152 and 1,000 folds of random keys with at most four runs: every 
 4.4 and 8.5 times; with 1 it is 4.5 and 16, with 3 5.1 and 8.5.
 """
 
+_RUNS_RATIO: Final = 4
+"""More runs than so many times those that may overlap are merged though they do not: a lookup
+asks each of them. Their blocks join the merged run as they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slice:
@@ -34,7 +38,8 @@ def choose(runs: Sequence[Run], runs_max: int) -> Sequence[Run]:
     Always the newest ones: then every run stays newer than the next, and a reader may stop at
     the first run that has the key.
     """
-    if len(runs) <= runs_max or depth(runs) <= runs_max:
+    many = len(runs) > _RUNS_RATIO * runs_max
+    if len(runs) <= runs_max or not (many or depth(runs) > runs_max):
         return ()
     size, count = runs[0].size + runs[1].size, 2
     while count < len(runs) and runs[count].size <= _RATIO * size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
+from typing import Final
 
 from exo_stream.limits import Limits
 from exo_stream.model import Row
@@ -20,6 +21,12 @@ from exo_stream.storage.run import Run, depth, runs_of
 from exo_stream.storage.table_reader import TablePlan
 from exo_stream.storage.version import Pins, TableVersion
 
+_OVERLAP_RATIO: Final = 3
+"""Runs may overlap so many times more than merging aims at, while writes come too fast for it."""
+
+_DEBT_SLICES_MAX: Final = 4
+"""Slices of merging that writes wait for at most between two groups."""
+
 
 class Table:
     """Versions follow one another by assignment; only the event loop makes a new one."""
@@ -30,8 +37,9 @@ class Table:
         self.cache = SubBlockCache(limits.cache_bytes_max)
         self.pins = Pins()
         self.version = TableVersion(frontier, floor, Memtable(), None, runs_of(blocks))
-        self.depth = depth(self.version.runs)
-        """How many runs overlap at the most crowded key."""
+        self._overlap = depth(self.version.runs)
+        self._merge_debt = 0
+        """Rows that must be merged before more are taken."""
         self.new_block_ids: Iterator[int] = count(1)
         """Never given twice, not even after a crash: garbage must not meet a block's new rows."""
         self.dead: dict[int, None] = {}
@@ -49,11 +57,23 @@ class Table:
         assert floor <= frontier + 1, (floor, frontier)
         self.version = replace(version, frontier=frontier, floor=floor)
         self._freeze_if_full()
+        excess = self._overlap - _OVERLAP_RATIO * self.limits.runs_max
+        if excess > 0:
+            # The further behind, the more is merged for each entry: commits slow down a little
+            # instead of standing still in the end. There is always a merge to be had now.
+            entries = sum([len(batch.entries) for batch in batches])
+            most = _DEBT_SLICES_MAX * self.limits.slice_rows_max
+            self._merge_debt = min(self._merge_debt + entries * excess, most)
 
     @property
     def backlogged(self) -> bool:
-        """Whether neither memtable takes any more."""
-        return self.version.frozen is not None and self._is_full(self.version.live)
+        """Whether neither memtable takes any more, or merging has fallen far behind."""
+        full = self.version.frozen is not None and self._is_full(self.version.live)
+        return full or self._merge_debt >= self.limits.slice_rows_max
+
+    def pay(self, rows: int) -> None:
+        """So many rows were merged."""
+        self._merge_debt = max(0, self._merge_debt - rows)
 
     def lookup(self, version: Version, key: bytes) -> Row | Cold | None:
         """The row of a row key as far as memory can tell."""
@@ -115,7 +135,9 @@ class Table:
 
     def _set_runs(self, version: TableVersion, runs: tuple[Run, ...]) -> None:
         self.version = replace(version, runs=runs)
-        self.depth = depth(runs)
+        self._overlap = depth(runs)
+        if self._overlap <= _OVERLAP_RATIO * self.limits.runs_max:
+            self._merge_debt = 0
 
     def _is_full(self, memtable: Memtable) -> bool:
         limits = self.limits

@@ -45,7 +45,7 @@ class Upkeep:
         """Jobs in the order of their urgency; only the first is ever asked for."""
         limits, table, database = self._table.limits, self._table, self._database
         wal_bytes = database.wal_bytes
-        if table.backlogged:
+        if table.backlogged and table.version.frozen is not None:
             yield self._new_fold(now)
         if wal_bytes >= limits.checkpoint_wal_bytes:
             yield Checkpoint(database)
