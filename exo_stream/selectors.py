@@ -27,13 +27,11 @@ class Selector:
         """
         if self.takes_all:
             payload = visible(batch.payload)
+            if payload == NONE:
+                return None
             if payload is batch.payload:
                 return batch
-            return (
-                EncodedBatch(batch.sequence, batch.committed_at, payload)
-                if payload != NONE
-                else None
-            )
+            return EncodedBatch(batch.sequence, batch.committed_at, payload)
         keyspace, prefix = self.keyspace, self.prefix
         matching = [e for e in batch.entries if e[0] == keyspace and e[1].startswith(prefix)]
         if not matching:

@@ -56,7 +56,7 @@ def test_a_long_text_is_not_repeated_whole() -> None:
 def test_a_cursor_sorts_as_its_text_does() -> None:
     cursors = [Cursor(LOG_ID, sequence) for sequence in (0, 9, 10, 255, 256, SEQUENCE_MAX)]
     assert sorted(map(str, cursors[::-1])) == list(map(str, cursors))
-    assert sorted(cursors[::-1]) == cursors
+    assert cursors == sorted(cursors)
 
 
 def test_a_batch_knows_where_to_resume_after_it() -> None:

@@ -60,3 +60,8 @@ def test_other_keyspaces_are_selected_by_name() -> None:
     assert selected is not None
     assert selected.entries == entries[1:]
     assert Selector(b"b", Keyspace.EVENT).select(batch) is None
+
+
+def test_a_batch_without_entries_matches_nobody() -> None:
+    """It must send no frame; and one byte is one object, so its payload seems to be whole."""
+    assert Selector().select(EncodedBatch(1, 1, encode_entries([]))) is None
