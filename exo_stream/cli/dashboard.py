@@ -19,7 +19,7 @@ from exo_stream.cli.wording import readable, size
 from exo_stream.model import Entry
 
 BAR_WIDTH: Final = 10
-CELL_WIDTH: Final = 58
+CELL_WIDTH: Final = 60
 """One column of metrics: name, value, and the sequence that wrote it."""
 
 _NUMBER: Final = re.compile(rb"(\d+)")
@@ -74,16 +74,12 @@ class Caption:
         return [
             f"follow   {self.follow}",
             f"kill     kill -9 {self.pid}",
-            f"resume   {self.again}   # and the follower goes on: no gap, nothing twice",
+            f"resume   {self.again}   # and the follower goes on where it was",
         ]
 
 
 def frame(state: Followed, caption: Caption, *, width: int, height: int, color: bool) -> list[str]:
     """The picture as lines that fit a terminal of this size."""
-    footer = [Text(line, style="dim", no_wrap=True) for line in caption.lines()]
-    footer.append(Text("stop     Ctrl-C", style="dim"))
-    header = [_title(caption), _status(state), Text()]
-    room = max(1, height - 1 - len(header) - len(footer) - 1)
     console = Console(
         file=StringIO(),
         width=max(20, width),
@@ -92,7 +88,12 @@ def frame(state: Followed, caption: Caption, *, width: int, height: int, color: 
         no_color=not color,
         highlight=False,
     )
-    for renderable in (*header, _metrics(state, width, room), Text(), *footer):
+    header = [_title(caption), _status(state), Text()]
+    footer = [Text(line, style="dim") for line in (*caption.lines(), "stop     Ctrl-C")]
+    # Commands are there to be copied: folded where they are too long, never cut.
+    folded = [line for text in footer for line in text.wrap(console, console.width)]
+    room = max(1, height - 1 - len(header) - 1 - len(folded))
+    for renderable in (*header, _metrics(state, console.width, room), Text(), *folded):
         console.print(renderable, no_wrap=True, overflow="ellipsis", crop=True)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue().splitlines()[: height - 1]
@@ -110,6 +111,7 @@ def _status(state: Followed) -> Text:
         ("sequence ", "dim"),
         (f"{state.sequence:,}", "bold green"),
         (f" · {told}{len(state.changed)} of {len(state.rows)} keys changed", "dim"),
+        (" · on the right: written at sequence", "dim"),
     )
 
 
@@ -117,15 +119,17 @@ def _metrics(state: Followed, width: int, room: int) -> Table:
     """Every key in order, in as many columns as fit side by side and are needed."""
     keys = sorted(state.rows, key=_natural)
     side_by_side = max(1, min(width // CELL_WIDTH, -(-len(keys) // room)))
-    depth = min(room, -(-len(keys) // side_by_side)) if keys else 0
+    depth = min(room, -(-len(keys) // side_by_side))
     grid = Table.grid(padding=(0, 3, 0, 0))
     for _ in range(side_by_side):
         grid.add_column(width=min(CELL_WIDTH, width) - 3, no_wrap=True)
-    columns = [keys[depth * n : depth * (n + 1)] for n in range(side_by_side)]
+    cells: list[Table | Text] = [_row(state, key) for key in keys[: depth * side_by_side]]
+    if len(cells) < len(keys):
+        hidden = len(keys) - len(cells) + 1
+        cells[-1] = Text(f"and {hidden} more, in a larger terminal", style="dim")
+    columns = [cells[depth * n : depth * (n + 1)] for n in range(side_by_side)]
     for line in range(depth):
-        grid.add_row(
-            *[_row(state, column[line]) if line < len(column) else Text() for column in columns]
-        )
+        grid.add_row(*[column[line] if line < len(column) else Text() for column in columns])
     return grid
 
 
@@ -160,7 +164,7 @@ def shown(name: str, value: bytes, *, style: str) -> Text:
     try:
         if name.startswith("processes/top/"):
             process = json.loads(plain)
-            told = f"{process['name']} {process['pid']}"[:18]
+            told = f"{process['name']:.11} {process['pid']}"
             used = f"{process['cpu_percent']:5.1f} % {size(process['memory_bytes']):>8}"
             return Text(f"{told} {used}", style=style)
         if kind == "percent":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from argparse import Namespace
 from functools import partial
@@ -148,21 +150,24 @@ def _viewer(out: Output, state: Followed, caption: Caption) -> Viewer:
 
 def caption(path: str, url: str) -> Caption:
     """What to try from a second terminal, in commands that work from this folder."""
-    program = _from_here(Path(sys.argv[0]))
-    run = Path(sys.argv[0]).absolute().parents[2] / "scripts" / "run"
+    called = Path(sys.argv[0]).absolute()
+    program = "python -m exo_stream" if called.name == "__main__.py" else _from_here(called)
+    run = called.parents[2] / "scripts" / "run"
     again = _from_here(run) if run.exists() else f"{program} demo"
     where = "" if url == URL else f" --url {url}"
     return Caption(
         path=path,
         url=url,
         pid=os.getpid(),
-        follow=f"{program} follow{where} --prefix {PREFIX} --cursor-file exo-demo.cursor",
-        again=" ".join([again, *sys.argv[2:]]),
+        follow=f"{program} follow{where} --cursor-file demo.cursor",
+        again=shlex.join([*again.split(), *sys.argv[2:]]),
     )
 
 
 def _from_here(path: Path) -> str:
-    """A program as one would call it here: by its relative path if that is the shorter one."""
+    """A program as one would call it here: by its name if the shell finds it, else by its path."""
+    if shutil.which(path.name) == str(path):
+        return path.name
     relative = os.path.relpath(path)
     relative = relative if relative.startswith("../") else f"./{relative}"
-    return min(relative, str(path.absolute()), key=len)
+    return min(relative, str(path), key=len)

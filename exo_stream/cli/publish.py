@@ -16,6 +16,7 @@ from exo_stream.cli.connection import connected
 from exo_stream.cli.exit_codes import OK
 from exo_stream.cli.lines import Key, LineSplitter, from_field, keyed, numbered
 from exo_stream.cli.output import Output
+from exo_stream.cli.wording import counted
 from exo_stream.client import Client
 from exo_stream.limits import Limits
 
@@ -80,7 +81,10 @@ class Publisher:
         """What was written so far, in one sentence."""
         if self.sequence is None:
             return "there was nothing to publish"
-        return f"{self.lines} lines in {self.batches} batches, through sequence {self.sequence}"
+        return (
+            f"{counted(self.lines, 'line', 'lines')} in "
+            f"{counted(self.batches, 'batch', 'batches')}, through sequence {self.sequence}"
+        )
 
 
 async def _until_the_end(publisher: Publisher) -> None:

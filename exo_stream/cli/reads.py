@@ -19,9 +19,9 @@ ROWS_PER_TABLE: Final = 500
 """A scan is printed as it arrives; a table's columns are as wide as so many rows want them."""
 
 
-def missing(what: str) -> int:
+def missing(args: Namespace, what: str) -> int:
     """Say that something is not there."""
-    sys.stderr.write(f"exo-stream: {what}\n")
+    sys.stderr.write(f"exo-stream {args.command}: {what}\n")
     return NOT_FOUND
 
 
@@ -30,7 +30,7 @@ async def get(args: Namespace, out: Output) -> int:
     async with connected(args) as client:
         entry = await client.get_entry(args.key)
     if entry.value is None:
-        return missing(f"there is no key {readable(args.key)!r}")
+        return missing(args, f"there is no key {readable(args.key)!r}")
     if out.is_json:
         out.object(
             {
@@ -92,7 +92,7 @@ async def batch(args: Namespace, out: Output) -> int:
     async with connected(args) as client:
         found = await client.get_batch(args.sequence)
     if found is None:
-        return missing(f"there is no batch {args.sequence} yet")
+        return missing(args, f"there is no batch {args.sequence} yet")
     if out.is_json:
         out.object(batch_object(found))
     else:

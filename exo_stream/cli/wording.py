@@ -132,7 +132,7 @@ def remark(message: FeedMessage) -> str | None:
         case CaughtUp(cursor):
             return f"caught up at sequence {cursor.sequence}"
         case FellBehind(behind=behind):
-            return f"{behind} batches behind"
+            return f"{counted(behind, 'batch', 'batches')} behind"
         case _:
             return None
 
@@ -144,3 +144,8 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def counted(count: int, one: str, several: str) -> str:
+    """A number and what it counts."""
+    return f"{count:,} {one if count == 1 else several}"
