@@ -67,7 +67,7 @@ class Aligned:
             self._key_width = max(self._key_width, min(len(name), KEY_WIDTH_MAX))
             name = f"{name:<{self._key_width}}"
             shown, style = ("deleted", RED) if value is None else (readable(value), "")
-            shown = fitted(shown, width - 19 - len(name) - 1)
+            shown = fitted(shown, width - 21 - len(name))
             lines.append(
                 f"{self._styled(GREEN if label.strip() else '', f'{label:<17}')}  "
                 f"{self._styled(CYAN, name)}  {self._styled(style, shown)}\n"
