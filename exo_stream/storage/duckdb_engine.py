@@ -99,13 +99,19 @@ class DuckDBEngine:
         """[loop] The time of the newest batch in microseconds, 0 before the first."""
         return self._last_committed_at
 
-    def commit(self, group: Group) -> None:
+    @property
+    def own_sequences(self) -> bool:
+        """No: batches come numbered."""
+        return False
+
+    def commit(self, group: Group) -> Group:
         """[writer] Make ``group`` durable: the log rows, and the floor, in one transaction."""
         with self._database.transaction() as con:
             if group.batches:
                 batch_log.append(con, group.batches)
             if group.floor is not None:
                 batch_log.move_floor(con, group.floor)
+        return group
 
     def reopen(self) -> int:
         """[writer] Open the file again after "no space"; answer the last durable sequence."""

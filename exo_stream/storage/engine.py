@@ -194,8 +194,18 @@ class Engine(Protocol):
     def last_committed_at(self) -> int:
         """[loop] The time of the newest batch in microseconds, 0 before the first."""
 
-    def commit(self, group: Group) -> None:
+    @property
+    def own_sequences(self) -> bool:
+        """Whether batches get their numbers from ``commit``, which then takes one at a time.
+
+        True only for a backend with the nine methods: whoever commits goes on with the group
+        that ``commit`` answers, and refuses what needs more than the store face.
+        """
+
+    def commit(self, group: Group) -> Group:
         """[writer] Make ``group`` durable: the log rows, and the floor, in one transaction.
+
+        Answers the group as it is now: ``group`` itself, or under its own sequences.
 
         Raises StoreError if nothing was kept and the engine goes on; StoreFullError if COMMIT
         or CHECKPOINT met "no space": call ``reopen``; OutcomeUnknownError for anything else:

@@ -71,9 +71,15 @@ class MemoryEngine:
         """[loop] The time of the newest batch in microseconds, 0 before the first."""
         return self._last_committed_at
 
-    def commit(self, group: Group) -> None:
+    @property
+    def own_sequences(self) -> bool:
+        """No: batches come numbered."""
+        return False
+
+    def commit(self, group: Group) -> Group:
         """[writer] Keep the batches; they become visible with ``install``."""
         self._log.append(group.batches)
+        return group
 
     def reopen(self) -> int:
         """[writer] Nothing to open; answer the last sequence kept."""
