@@ -83,6 +83,7 @@ class Listener:
         limits = self._port.limits
         transport = Transport(stream, send_seconds_max=limits.send_seconds_max)
         with self._counted(remote) as is_welcome:
+            self._port.transports.add(transport)
             try:
                 if is_welcome:
                     await self._serve(HttpConnection(transport, self._port, remote))
@@ -94,6 +95,7 @@ class Listener:
                 # The barrier: a bug met by one connection ends that connection only.
                 log.exception("connection failed", remote=remote)
             finally:
+                self._port.transports.discard(transport)
                 await transport.aclose_forcefully()  # noqa: ASYNC102 - it never waits
 
     async def _serve(self, connection: HttpConnection) -> None:

@@ -6,13 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from typing import Final
 
+import structlog
 import trio
 
 from exo_stream.limits import Limits
 from exo_stream.protocol.origin import Visitors
 from exo_stream.server.budget import Budget
 from exo_stream.server.routes import Routes
+from exo_stream.server.transport import Transport
+
+log = structlog.get_logger()
+
+_PATIENCE_SECONDS: Final = 1
+"""A peer that took nothing for so long may be cut when others wait for memory."""
 
 Leave = Callable[[], None]
 """Asks a connection to end soon: at once if it is idle, else when its answer is sent."""
@@ -28,7 +36,8 @@ class Port:
     draining: bool = False
 
     def __post_init__(self) -> None:
-        self.budget = Budget(self.limits.in_flight_bytes_max)
+        self.budget = Budget(self.limits.in_flight_bytes_max, self.cut_slowest)
+        self.transports: set[Transport] = set()
         self._leaves: set[Leave] = set()
         self._date = ("", -1)
 
@@ -48,6 +57,19 @@ class Port:
         self.draining = True
         for leave in tuple(self._leaves):
             leave()
+
+    def cut_slowest(self) -> None:
+        """Close by force the connection whose peer has taken nothing for the longest time."""
+        latest = trio.current_time() - _PATIENCE_SECONDS
+        blocked = [
+            (transport.blocked_since, id(transport), transport)
+            for transport in self.transports
+            if transport.blocked_since is not None and transport.blocked_since <= latest
+        ]
+        if blocked:
+            since, _, slowest = min(blocked)
+            log.info("slowest peer cut", seconds=trio.current_time() - since)
+            slowest.kill()
 
     def date(self) -> str:
         """The time as HTTP writes it, made once a second."""

@@ -45,6 +45,8 @@ class Transport:
         self._bytes_waiting = 0
         self._refusing = False
         self._closed = False
+        self.blocked_since: float | None = None
+        """Since when the peer takes nothing of what is being sent."""
 
     @property
     def bytes_held(self) -> int:
@@ -123,6 +125,7 @@ class Transport:
             return 0
 
     async def _send_locked(self, data: memoryview) -> None:
+        self.blocked_since = trio.current_time()
         with trio.move_on_after(self._send_seconds_max) as scope:
             try:
                 self._check_open()
@@ -133,6 +136,7 @@ class Transport:
             except BaseException:
                 await self.aclose_forcefully()  # noqa: ASYNC102 - it never waits
                 raise
+        self.blocked_since = None
         if scope.cancelled_caught:
             raise trio.BrokenResourceError("the peer did not take a frame in time")
 

@@ -52,14 +52,20 @@ class Screen:
         self._message_seconds_max = limits.message_seconds_max
         self._deadline = -1.0
         self._ended = -1
+        self._closed = False
+        self._accepted = trio.Event()
         self._share = share
 
     async def receive_some(self, _max_bytes: int | None = None) -> bytes:
         """The handshake, then a piece at a time; ``b""`` when the conversation is over."""
+        if self._closed:
+            raise trio.ClosedResourceError
         if self._handshake:
             await trio.lowlevel.checkpoint()
             handshake, self._handshake = self._handshake, b""
             return handshake
+        # A frame that reaches wsproto before it has accepted is lost without a word.
+        await self._accepted.wait()
         try:
             return await self._next_piece()
         except ViolationError as violation:
@@ -105,6 +111,7 @@ class Screen:
 
     async def send_all(self, data: bytes | bytearray) -> None:
         """Send one frame of trio-websocket's own, or its answer to the handshake."""
+        self._accepted.set()
         if data[0] == 0x80 | CLOSE:
             self.close_sent = True
             self._transport.refuse_try_send()
@@ -115,7 +122,8 @@ class Screen:
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """Do nothing: there may be a Close frame to send."""
+        """Be closed for trio-websocket only: there may be a Close frame to send yet."""
+        self._closed = True
         await trio.lowlevel.checkpoint_if_cancelled()
 
 
