@@ -35,7 +35,7 @@ def check_blocks(rows: Rows, findings: Findings, folded_through: int, sink: Sink
             )
     _check_runs(blocks, findings)
     for block in blocks:
-        _check_sums(rows, block, findings)
+        check_sums(rows, block, findings)
         for part in _check_rows(rows, block, findings):
             sink(runs[block.run], part)
     return len(blocks)
@@ -66,8 +66,8 @@ def _check_runs(blocks: Sequence[Block], findings: Findings) -> None:
                 findings.add("block", f"the blocks {left.id} and {right.id} of run {run} overlap")
 
 
-def _check_sums(rows: Rows, block: Block, findings: Findings) -> None:
-    """What the manifest says of all rows of a block together."""
+def check_sums(rows: Rows, block: Block, findings: Findings) -> None:
+    """Check what the manifest says of all rows of a block together."""
     fences = block.fences
     ((first, last),) = rows.fetch(
         "SELECT first_sub_block, last_sub_block FROM manifest WHERE block = ? LIMIT 1", (block.id,)

@@ -27,7 +27,7 @@ def check_log(
 ) -> int:
     """Read every batch, none older than ``committed_at``; hand each to ``sink``; count them."""
     count, expected = 0, None
-    for page in _pages(rows):
+    for page in raw_pages(rows, 0):
         for sequence, time, entries, size, checksum, payload in page:
             count += 1
             if expected is not None and sequence != expected:
@@ -49,9 +49,9 @@ def check_log(
     return count
 
 
-def _pages(rows: Rows) -> Iterator[list[tuple[Any, ...]]]:
-    """All rows in order, a bounded number and size of them at a time."""
-    last = -1
+def raw_pages(rows: Rows, oldest: int) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows from ``oldest`` on in order, a bounded number and size of them at a time."""
+    last = oldest - 1
     while True:
         ((start,),) = rows.fetch("SELECT min(sequence) FROM log WHERE sequence > ?", (last,))
         if start is None:
