@@ -399,8 +399,8 @@ async def _running(
     try:
         with nursery_unseen() as own:
             async with trio.open_nursery() as readers:
-                readers.start_soon(query.run, near, engine.open_reader(), hops[1], limits)
-                readers.start_soon(query.run, far, engine.open_reader(), hops[2], limits)
+                readers.start_soon(query.run, near, engine, hops[1], limits)
+                readers.start_soon(query.run, far, engine, hops[2], limits)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(ingest.run, writer)
                     nursery.start_soon(fanout.run, receive, sources.interest)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import trio
 
 from exo_stream import Platform, open_platform
-from exo_stream.errors import OutcomeUnknownError, StoreError, StoreFullError
+from exo_stream.errors import ExoStreamError, OutcomeUnknownError, StoreError, StoreFullError
 from exo_stream.feed import FeedMessage
 from exo_stream.local_feed import LocalFeed
 from exo_stream.model import Batch, Row
@@ -19,6 +20,8 @@ from exo_stream.storage.duckdb_engine import open_duckdb_engine
 from exo_stream.storage.engine import COLD, Cold, Engine, Group, Job, Version
 from exo_stream.storage.memory_engine import MemoryEngine
 from exo_stream.testing import FakeClock, in_place
+
+T = TypeVar("T")
 
 Fault = Literal["refused", "full, kept", "full, lost", "unknown, kept", "unknown, lost", "crash"]
 
@@ -44,7 +47,7 @@ class FaultyEngine(MemoryEngine):
         self.jobs: list[Job] = []
         self.before_commit: Callable[[], None] = lambda: None
 
-    def commit(self, group: Group) -> None:
+    def commit(self, group: Group) -> Group:
         self.before_commit()
         fault = self.faults.popleft() if self.faults else None
         if fault in {"full, kept", "unknown, kept", None}:
@@ -61,6 +64,7 @@ class FaultyEngine(MemoryEngine):
                 raise Crash
             case None:
                 pass
+        return group
 
     def reopen(self) -> int:
         if self.full:
@@ -80,6 +84,40 @@ class FaultyEngine(MemoryEngine):
 
     def next_job(self, now: int, *, idle: bool) -> Job | None:
         return self.jobs.pop(0) if self.jobs else super().next_job(now, idle=idle)
+
+
+class GatedHop:
+    """A hop that stays in place, and holds every commit at a gate until it is opened."""
+
+    def __init__(self) -> None:
+        self.gate = trio.Event()
+        self.arrived = trio.Event()
+
+    async def __call__(self, fn: Callable[[], T], /) -> T:
+        if isinstance(fn, partial) and fn.func.__name__ == "commit":
+            self.arrived.set()
+            await self.gate.wait()
+        await trio.lowlevel.checkpoint()
+        return fn()
+
+
+class OneJob:
+    """A job of one step that does what it is told."""
+
+    name = "one job"
+
+    def __init__(
+        self, step: Callable[[], None] = lambda: None, install: Callable[[], None] = lambda: None
+    ) -> None:
+        self._step = step
+        self._install = install
+
+    def step(self) -> bool:
+        self._step()
+        return True
+
+    def install(self) -> None:
+        self._install()
 
 
 class OpenPlatform(Protocol):
@@ -134,3 +172,18 @@ async def messages_until(feed: LocalFeed, last: type[Any]) -> list[FeedMessage]:
         while not found or not isinstance(found[-1], last):
             found.append(await feed.next_message())
     return found
+
+
+Outcomes = dict[str, Any]
+
+
+async def told(outcomes: Outcomes, name: str, ask: Callable[[], Awaitable[Any]]) -> None:
+    """Note what ``ask`` was answered."""
+    try:
+        outcomes[name] = await ask()
+    except ExoStreamError as error:
+        outcomes[name] = error
+
+
+def put(platform: Platform, key: bytes, **options: Any) -> Callable[[], Awaitable[int]]:
+    return lambda: platform.write(puts=[(key, b"v")], **options)

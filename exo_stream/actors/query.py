@@ -18,31 +18,50 @@ from exo_stream.actors.mailbox import Mailbox
 from exo_stream.actors.reads import Fetch, FindCutoff, FindTime, Read, ReadLog, Scan
 from exo_stream.errors import CorruptionError, ExoStreamError
 from exo_stream.limits import Limits
-from exo_stream.storage.engine import Reader
+from exo_stream.storage.engine import Engine, Reader
 from exo_stream.storage.hop import Hop
 
 log = structlog.get_logger()
 
 
-async def run(mailbox: Mailbox[Read], reader: Reader, hop: Hop, limits: Limits) -> None:
+async def run(mailbox: Mailbox[Read], engine: Engine, hop: Hop, limits: Limits) -> None:
     """Serve reads until the mailbox closes; those that come together cross the thread together.
 
     Gets go first: one page at a time is read between them, however many are wanted. A file that
     contradicts itself is told to whoever met it, and stops the platform.
     """
+    reader = engine.open_reader()
     pages: deque[Read] = deque()
     with mailbox.serving():
         while not mailbox.closed or len(mailbox) or pages:
             reads = mailbox.take(requests_max=limits.page_rows_max, bytes_max=limits.page_bytes_max)
+            _hold(engine, reads)
             fetches = [read for read in reads if isinstance(read, Fetch)]
             pages.extend(read for read in reads if not isinstance(read, Fetch))
             if fetches:
                 await _bounded(reader, hop, partial(_fetch, reader, fetches), limits)
+                _let_go(engine, fetches)
             if pages:
                 same = _take_equal(pages)
-                await _bounded(reader, hop, partial(_answer, reader, same, limits), limits)
+                if not all(read.reply.abandoned for read in same):
+                    await _bounded(reader, hop, partial(_answer, reader, same, limits), limits)
+                _let_go(engine, same)
             elif not fetches:
                 await mailbox.bell.wait()
+
+
+def _hold(engine: Engine, reads: Sequence[Read]) -> None:
+    # An asker that is cancelled lets go of its Version, while the thread may still be reading it:
+    # blocks that are removed under it look like a file that contradicts itself.
+    for read in reads:
+        if isinstance(read, Fetch | Scan):
+            engine.pin(read.version)
+
+
+def _let_go(engine: Engine, reads: Sequence[Read]) -> None:
+    for read in reads:
+        if isinstance(read, Fetch | Scan):
+            engine.unpin(read.version)
 
 
 def _take_equal(pages: deque[Read]) -> list[Read]:

@@ -24,8 +24,9 @@ class Fetch(Request[list[Row | None]]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scan(Request[Page]):
-    """One planned page of a scan."""
+    """One planned page of a scan of ``version``, which the asker has pinned."""
 
+    version: Version
     plan: ScanPlan
 
 
@@ -100,7 +101,7 @@ class Reads:
             return plan.run(None)
         self.engine.pin(version)
         try:
-            return await self._near.ask(Scan(plan))
+            return await self._near.ask(Scan(version, plan))
         finally:
             self.engine.unpin(version)
 

@@ -1,0 +1,153 @@
+"""Decisions: what they see of their group, and how they get what is not in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from exo_stream.decision import Answer, KeyRange, Need, Refuse, Unknown, Verdict, View, Write
+from exo_stream.errors import ConflictError, PlatformClosedError, StoreError
+from exo_stream.model import Entry, Keyspace, row_key
+from tests.worlds import (
+    Crash,
+    FaultyEngine,
+    GatedHop,
+    Outcomes,
+    in_memory,
+    put,
+    put_one_by_one,
+    told,
+)
+
+
+async def test_what_a_decision_needs_is_fetched_and_it_is_asked_again() -> None:
+    engine = FaultyEngine()
+    async with in_memory(engine)() as platform:
+        await platform.put_batch([(b"k", b"1")])
+        engine.cold.add(row_key(Keyspace.STORE, b"k"))
+        with pytest.raises(ConflictError) as conflict:
+            await platform.write(deletes=[b"k"], require={b"k": "absent"})
+        assert conflict.value.version == 1
+        assert await platform.write(deletes=[b"k"], require={b"k": 1, b"never": "absent"}) == 2
+        assert await platform.get(b"k") is None
+
+
+async def test_a_neighbour_in_the_group_is_seen_over_what_was_fetched() -> None:
+    engine, hop = FaultyEngine(), GatedHop()
+    outcomes: Outcomes = {}
+    engine.put_batch([(b"k", b"old")])
+    engine.cold.add(row_key(Keyspace.STORE, b"k"))
+    async with in_memory(engine)(hop=hop) as platform, trio.open_nursery() as nursery:
+        nursery.start_soon(told, outcomes, "first", put(platform, b"x"))
+        await hop.arrived.wait()
+        for name in ("one", "other"):
+            nursery.start_soon(told, outcomes, name, put(platform, b"k", require={b"k": 1}))
+            await wait_all_tasks_blocked()
+        hop.gate.set()
+    assert outcomes["one"] == 3
+    assert outcomes["other"].version == 3
+
+
+def counting(prefix: bytes, rounds: list[int]) -> Any:
+    """Write how many keys there are under ``prefix``, unless there are ten."""
+    wanted = KeyRange(Keyspace.STORE, prefix, prefix + b"\xff", limit=10)
+
+    def decide(view: View, _now: int) -> Verdict[int]:
+        rounds.append(1)
+        rows = view.rows(wanted)
+        if isinstance(rows, Unknown):
+            return Need(ranges=[wanted])
+        if len(rows) == 10:
+            return Answer(10)
+        key = prefix + b"%d" % len(rows)
+        return Write([Entry(Keyspace.STORE, key, b"%d" % len(rows))], len(rows))
+
+    return decide
+
+
+async def test_a_decision_may_ask_for_a_range_and_sees_what_its_group_wrote_there() -> None:
+    hop = GatedHop()
+    outcomes: Outcomes = {}
+    rounds: list[int] = []
+    async with in_memory()(hop=hop) as platform, trio.open_nursery() as nursery:
+        nursery.start_soon(told, outcomes, "first", put(platform, b"x"))
+        await hop.arrived.wait()
+        for number in range(12):
+            ask = counting(b"n/", rounds)
+            nursery.start_soon(told, outcomes, str(number), lambda ask=ask: platform.decide(ask))
+            await wait_all_tasks_blocked()
+        hop.gate.set()
+        await wait_all_tasks_blocked()
+        assert [outcomes[str(number)] for number in range(12)] == [*range(10), 10, 10]
+        assert len(await platform.range_scan(b"n/", b"n0")) == 10
+        assert await platform.decide(counting(b"n/", rounds)) == 10
+        await platform.delete_batch([b"n/%d" % number for number in range(5)])
+        assert await platform.decide(counting(b"n/", rounds)) == 5
+
+
+async def test_a_group_that_deleted_in_a_range_is_shown_what_comes_behind() -> None:
+    """The fetched page was full before the deletions; the rest must not seem to be missing."""
+    wanted = KeyRange(Keyspace.STORE, b"a", b"b", limit=2)
+
+    def delete_first(view: View, _now: int) -> Verdict[list[bytes]]:
+        rows = view.rows(wanted)
+        if isinstance(rows, Unknown):
+            return Need(ranges=[wanted])
+        keys = [row.key[1:] for row in rows]
+        return Write([Entry(Keyspace.STORE, key, None) for key in keys[:1]], keys)
+
+    hop = GatedHop()
+    outcomes: Outcomes = {}
+    hop.gate.set()
+    async with in_memory()(hop=hop) as platform:
+        await put_one_by_one(platform, [b"a%d" % number for number in range(6)])
+        hop.gate, hop.arrived = trio.Event(), trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(told, outcomes, "first", put(platform, b"x"))
+            await hop.arrived.wait()
+            for number in range(6):
+                ask = lambda: platform.decide(delete_first)  # noqa: E731
+                nursery.start_soon(told, outcomes, str(number), ask)
+                await wait_all_tasks_blocked()
+            hop.gate.set()
+    assert [outcomes[str(number)] for number in range(6)] == [
+        [b"a%d" % key for key in range(number, min(number + 2, 6))] for number in range(6)
+    ]
+
+
+async def test_a_decision_that_keeps_asking_is_a_bug_that_stops_the_platform() -> None:
+    def greedy(_view: View, _now: int) -> Verdict[None]:
+        return Need(keys=[(0, b"k")])
+
+    with pytest.raises(AssertionError, match="keeps asking"):
+        async with in_memory()() as platform:
+            await platform.decide(greedy)
+
+
+async def test_a_decision_may_refuse_and_may_write_nothing() -> None:
+    async with in_memory()() as platform:
+        with pytest.raises(StoreError, match="no"):
+            await platform.decide(lambda _view, _now: Refuse(StoreError("no")))
+        assert await platform.decide(lambda _view, _now: Answer("yes")) == "yes"
+        assert await platform.decide(lambda view, _now: Write([], view.sequence)) == 1
+        batch = await platform.get_batch(1)
+        assert batch is not None
+        assert batch.entries == ()
+
+
+async def test_a_decision_that_raises_stops_the_platform_and_leaves_nobody_waiting() -> None:
+    outcomes: Outcomes = {}
+
+    def crash(_view: View, _now: int) -> Verdict[None]:
+        raise Crash
+
+    async with trio.open_nursery() as outside:
+        with pytest.raises(Crash):
+            async with in_memory()() as platform:
+                outside.start_soon(told, outcomes, "crash", lambda: platform.decide(crash))
+                outside.start_soon(told, outcomes, "put", put(platform, b"k"))
+                await trio.sleep_forever()
+    assert {type(outcome) for outcome in outcomes.values()} == {PlatformClosedError}
