@@ -11,7 +11,7 @@ pure := "errors model limits feed decision payload keys selectors policies reduc
 pure_files := prepend("exo_stream/", append(".py", pure)) + " " + prepend("exo_stream/", append("/*", pure))
 
 # Programs without an extension that are Python all the same; the tools find such files only by name.
-programs := `grep -lE '^#!.*python' scripts/* | tr '\n' ' ' || true`
+programs := `grep -lsE '^#!.*python' scripts/* | tr '\n' ' ' || true`
 
 [private]
 default:
@@ -47,7 +47,7 @@ lint:
     deptry exo_stream
 
 types:
-    mypy exo_stream tests {{ programs }}
+    mypy exo_stream tests scripts/benchmarks {{ programs }}
 
 # Which module may import which
 layers:

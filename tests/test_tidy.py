@@ -12,9 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "exo_stream"
-MODULES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
+FOLDERS = (PACKAGE, ROOT / "tests", ROOT / "scripts")
+MODULES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
 PROGRAMS = sorted(
-    path for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"] if path.suffix == ""
+    path
+    for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"]
+    if path.suffix == "" and path.is_file()
 )
 FUNCTION_LINES_MAX = 50
 FILE_LINES_MAX = 500
