@@ -1,0 +1,33 @@
+"""The catalogue: every row, in the order of the table."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final, cast
+
+from benchmarks.row import Measure, Row
+
+ROWS: Final = (
+    Row("ingest", "durable ingest, 8 producers of 1,000-entry batches", "ingest"),
+    Row("puts", "durable puts, 64 tasks of one entry", "puts"),
+    Row("client-puts", "durable puts through one WebSocket client, 64 tasks", "client_puts"),
+    Row("burst", "fan-out of a burst to 1,000 WebSocket subscribers", "burst"),
+    Row("pace", "fan-out of 50 batches a second to 1,000 subscribers", "pace"),
+    Row("stopped", "the same beside 200 clients that have stopped", "stopped"),
+    Row("replay", "replay over one WebSocket", "replay"),
+    Row("prefixes", "ingest beside 1,000 subscribers with 1,000 prefixes", "prefixes"),
+    Row("sustained", "sustained ingest with folding and merging", "sustained"),
+    Row("table", "growth: puts, cold reads, memory, file size, opening", "table"),
+    Row("crash", "opening after SIGKILL", "crash"),
+    Row("import", "importing the package", "importing"),
+)
+
+
+def row_named(name: str) -> Row:
+    """The row with this name; KeyError if there is none."""
+    return {row.name: row for row in ROWS}[name]
+
+
+def load(row: Row) -> Measure:
+    """The function that measures ``row``; only now its module is imported."""
+    return cast(Measure, import_module(f"benchmarks.rows.{row.module}").measure)
