@@ -151,13 +151,15 @@ class Answers:
         keys = [key for request in asked for key in _keys(request)]
         try:
             await self._wait_visible(first.min_sequence, wait=first.wait)
-            found = iter(await self._platform.get_entries(keys))
+            entries = await self._platform.get_entries(keys)
         except ExoStreamError as error:
             if len(asked) == 1:
                 return [failure(first.id, error)]
             # One bad key must not spoil its neighbours' answers.
             return [reply for one in asked for reply in await self._look_up([one])]
-        return [_reply(r, [next(found) for _ in _keys(r)]) for r in asked]
+        found = iter(entries)
+        sequence = entries[0].sequence if entries else self._platform.cursor.sequence
+        return [_reply(r, sequence, [next(found) for _ in _keys(r)]) for r in asked]
 
     async def _wait_visible(self, min_sequence: int, *, wait: bool) -> None:
         """Wait for a sequence to become visible, for as long as a query may take."""
@@ -296,11 +298,12 @@ def _first(
     return list(asked), []
 
 
-def _reply(request: Get | GetMany, found: Sequence[VersionedValue]) -> Value | Values:
+def _reply(
+    request: Get | GetMany, sequence: int, found: Sequence[VersionedValue]
+) -> Value | Values:
     if isinstance(request, Get):
         [entry] = found
-        return Value(request.id, entry.sequence, entry.version, entry.value)
-    sequence = found[0].sequence if found else 0
+        return Value(request.id, sequence, entry.version, entry.value)
     return Values(request.id, sequence, tuple(entry.value for entry in found))
 
 
