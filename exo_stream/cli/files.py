@@ -1,34 +1,73 @@
-"""The commands for a file that no server has open: verify, repair-wal, compact."""
+"""The commands for a file that no server has open: verify, repair-wal, compact.
+
+They are plain functions: nothing else happens meanwhile, and a Ctrl-C ends them where they are.
+"""
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from dataclasses import asdict
 
-import trio
-
 from exo_stream.cli.exit_codes import ERROR, OK
 from exo_stream.cli.output import Output
-from exo_stream.cli.wording import size
-from exo_stream.storage.repair import WalReport, WalVerdict
-from exo_stream.storage.repair import repair_wal as repair
+from exo_stream.cli.wording import counted, size
+from exo_stream.storage import repair, rewrite
+from exo_stream.storage.findings import Report
+from exo_stream.storage.repair import WalVerdict
+from exo_stream.storage.verify import verify as verified
 
 
-async def repair_wal(args: Namespace, out: Output) -> int:
+def verify(args: Namespace, out: Output) -> int:
+    """Say what was read and every contradiction in it; an error if there is one."""
+    report = verified(args.file)
+    if out.is_json:
+        out.object({**asdict(report), "findings": [asdict(f) for f in report.findings]})
+    else:
+        _print_report(report, out)
+    return OK if report.sound else ERROR
+
+
+def _print_report(report: Report, out: Output) -> None:
+    for finding in report.findings:
+        out.line(f"{finding.where}: {finding.sentence}")
+    if report.more:
+        out.line(f"and {report.more:,} more")
+    held = (
+        f"{counted(report.batches, 'batch', 'batches')}"
+        + (f" ({report.floor} to {report.newest})" if report.batches else "")
+        + f", {counted(report.rows, 'row', 'rows')} in {counted(report.blocks, 'block', 'blocks')}"
+    )
+    out.line(f"{report.path} is {'sound' if report.sound else 'damaged'}: {held}")
+
+
+def repair_wal(args: Namespace, out: Output) -> int:
     """Say how the write-ahead log is, and what was done; an error while it is still damaged."""
-    report: WalReport = await trio.to_thread.run_sync(lambda: repair(args.file, apply=args.apply))
+    report = repair.repair_wal(args.file, apply=args.apply)
     if out.is_json:
         out.object({**asdict(report), "verdict": report.verdict.value, "copies": [*report.copies]})
     else:
         out.line(f"{report.verdict.value.replace('_', ' ')}: {report.reason}")
-        out.line(
-            f"{report.transactions} whole transactions in {size(report.kept_bytes)}"
-            f" of {size(report.wal_bytes)}"
-        )
         for copy in report.copies:
             out.line(f"copy kept: {copy}")
         if report.verdict is WalVerdict.REPAIRABLE:
-            out.line(
-                f"nothing was changed; repair it with: exo-stream repair-wal --apply {args.file}"
+            sys.stderr.write(
+                f"nothing was changed; to repair it: exo-stream repair-wal --apply {args.file}\n"
             )
     return OK if report.verdict in {WalVerdict.SOUND, WalVerdict.REPAIRED} else ERROR
+
+
+def compact(args: Namespace, out: Output) -> int:
+    """Write the copy, and say what was gained."""
+    done = rewrite.compact(args.file, args.out)
+    before, after = size(done.bytes_before), size(done.bytes_after)
+    out.answer(
+        {
+            "path": done.path,
+            "out": done.out,
+            "bytes_before": done.bytes_before,
+            "bytes_after": done.bytes_after,
+        },
+        f"{done.out}: {after}, from {before}; verified, the same log, and every cursor is valid",
+    )
+    return OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import signal
 import sys
 import traceback
@@ -51,11 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser().parse_args(argv)
         name = f"exo-stream {args.command}"
         logs.configure(args.log_level or ("INFO" if args.command == "serve" else "WARNING"))
-        return trio.run(_until_signalled, args, Output.standard(is_json=args.json))
+        return _run(args)
     except BaseException as error:  # noqa: BLE001 - the last resort: nobody is above us
         if is_debug and not isinstance(error, SystemExit):
             traceback.print_exc()
         return _explained(name, _leaf(error))
+
+
+def _run(args: Namespace) -> int:
+    run, out = _chosen(args.command), Output.standard(is_json=args.json)
+    if inspect.iscoroutinefunction(run):
+        return trio.run(_until_signalled, run, args, out)
+    code = run(args, out)  # one that has the process to itself
+    assert isinstance(code, int), code
+    return code
 
 
 def _leaf(error: BaseException) -> BaseException:
@@ -87,10 +97,9 @@ def _explained(name: str, error: BaseException) -> int:
     return code
 
 
-async def _until_signalled(args: Namespace, out: Output) -> int:
+async def _until_signalled(run: Run, args: Namespace, out: Output) -> int:
     """Run the command; SIGINT or SIGTERM cancels it, and a second one does not wait for that."""
     code, caught = OK, 0
-    run = _chosen(args.command)
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
 
@@ -109,8 +118,8 @@ async def _until_signalled(args: Namespace, out: Output) -> int:
     return code
 
 
-def _chosen(command: str) -> Run:
+def _chosen(command: str) -> Callable[[Namespace, Output], object]:
     """The function behind a command; what only it needs is imported only for it."""
     module = importlib.import_module(f"exo_stream.cli.{MODULES[command]}")
-    run: Run = getattr(module, command.replace("-", "_"))
+    run: Callable[[Namespace, Output], object] = getattr(module, command.replace("-", "_"))
     return run
