@@ -26,7 +26,7 @@ from exo_stream.errors import (
     StoreFullError,
 )
 from exo_stream.limits import MIB
-from exo_stream.storage import batch_log, database, directory, failures, meta
+from exo_stream.storage import batch_log, database, directory, failures, inspection, meta
 from exo_stream.storage.database import Database, open_database
 from exo_stream.storage.hop import open_thread_hop
 from exo_stream.storage.schema import FORMAT, number
@@ -71,7 +71,7 @@ def leave_with_wal(path: Path, last: int = 3) -> None:
     db = open_database(path, memory_bytes=MEMORY)
     for sequence in range(1, last + 1):
         write(db, sequence, sequence)
-    db._drop()
+    db.abandon()
     assert db.wal_bytes > 0
 
 
@@ -353,6 +353,53 @@ async def test_a_long_query_can_be_interrupted_and_does_not_hold_up_a_reopening(
         assert rows.fetch("SELECT 1") == [(1,)]
 
 
+def test_an_interruption_between_two_queries_counts_too(db: Database) -> None:
+    cursor = db.open_cursor()
+    with pytest.raises(OverloadedError), cursor.transaction() as rows:
+        rows.fetch("SELECT 1")
+        cursor.interrupt()
+        rows.fetch("SELECT 2")
+    with cursor.transaction() as rows:
+        assert rows.fetch("SELECT 3") == [(3,)]
+
+
+def test_a_fatal_statement_gives_the_file_up(db: Database) -> None:
+    with pytest.raises(OutcomeUnknownError), db.transaction():
+        raise duckdb.FatalException("fsync failed!")
+    with pytest.raises(OutcomeUnknownError):
+        write(db, 1, 1)
+
+
+def test_a_file_that_cannot_be_marked_as_open_is_let_go(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_database(path, memory_bytes=MEMORY).close()
+
+    def fail(*_args: object) -> None:
+        raise duckdb.IOException("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(meta, "write_number", fail)
+        with pytest.raises(StoreError):
+            open_database(path, memory_bytes=MEMORY)
+    open_database(path, memory_bytes=MEMORY).close()
+
+
+def test_a_checkpoint_waits_for_readers_that_are_ending_but_not_for_ever(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write transaction stands in for a reader that clears up: DuckDB refuses in both cases."""
+    monkeypatch.setattr(database, "_CHECKPOINT_TRIES", 3)
+    other = db.connect()
+    other.execute("BEGIN TRANSACTION")
+    other.execute("UPDATE meta SET value = 'x'::BLOB WHERE name = 'clean'")
+    with pytest.raises(StoreError, match="no moment for a CHECKPOINT"):
+        db.checkpoint()
+    other.execute("ROLLBACK")
+    other.close()
+    db.checkpoint()
+
+
 def test_space_is_low_below_the_mark_or_below_twice_the_wal(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,9 +551,24 @@ def test_a_file_that_cannot_be_opened_again_says_why_and_stays_closed(
         write(db, 1, 1)
 
 
+def test_what_cannot_even_be_looked_at_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be opened: File name too long"):
+        inspection.exists(tmp_path / ("a" * 300))
+    with pytest.raises(StoreError, match="cannot be read: Is a directory"):
+        inspection.inspect(tmp_path, memory_bytes=MEMORY)
+    newer = duckdb.IOException("Trying to read a database file with version number 999")
+    assert isinstance(inspection.refusal(tmp_path, newer), ForeignFileError)
+    assert str(inspection.refusal(tmp_path, duckdb.IOException("?"))).endswith(
+        "cannot be opened (IOException)"
+    )
+
+
 def test_what_duckdb_says_is_put_into_our_words() -> None:
     assert isinstance(failures.of_read(duckdb.IOException("Corrupt block")), CorruptionError)
     assert isinstance(failures.of_read(duckdb.InterruptException("stop")), OverloadedError)
+    assert isinstance(failures.of_read(duckdb.FatalException("invalid")), OverloadedError)
+    closed = OutcomeUnknownError("closed")
+    assert failures.as_closed(closed) is closed
     assert failures.is_fatal(duckdb.FatalException("fsync failed!"))
     assert isinstance(failures.of_creation(Path("a"), OSError(28, os.strerror(28))), StoreFullError)
     assert str(failures.of_creation(Path("a"), OSError(13, "Permission denied"))) == (

@@ -82,7 +82,7 @@ def test_a_copy_is_smaller_and_says_the_same(lived: Path, tmp_path: Path) -> Non
         assert copy.get_batch(sequence) == original.get_batch(sequence)
     assert copy.put_batch([(b"k", b"v")]) == 492
     copy.close()
-    original._database._drop()
+    original._database.abandon()
     assert verify(out).sound
     shutil.copyfile(out, tmp_path / "again.duckdb")
     assert compact(tmp_path / "again.duckdb", tmp_path / "third.duckdb").report.sound

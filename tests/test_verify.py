@@ -14,7 +14,7 @@ from exo_stream.errors import FileInUseError, ForeignFileError, StoreError
 from exo_stream.limits import KIB, MIB, Limits
 from exo_stream.model import Entry
 from exo_stream.payload import EncodedBatch, encode_entries
-from exo_stream.storage import inspection, log_check
+from exo_stream.storage import block_check, fold_check, inspection, log_check
 from exo_stream.storage.batch_log import append, move_floor
 from exo_stream.storage.database import open_database
 from exo_stream.storage.duckdb_engine import DuckDBEngine, open_duckdb_engine
@@ -78,6 +78,15 @@ def test_a_file_that_lived_is_sound_and_is_not_written(lived: Path) -> None:
     assert lived.read_bytes() == before
 
 
+def test_a_file_is_sound_whatever_the_size_of_the_buffers(
+    lived: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fold_check, "_BUFFER_ROWS", 7)
+    monkeypatch.setattr(block_check, "_BYTES_MAX", 1)
+    monkeypatch.setattr(log_check, "_BYTES_MAX", 1)
+    assert sentences(verify(lived)) == []
+
+
 def test_an_empty_file_is_sound(tmp_path: Path) -> None:
     open_database(tmp_path / "feed.duckdb", memory_bytes=64 * MIB).close()
     report = verify(tmp_path / "feed.duckdb")
@@ -99,7 +108,7 @@ def test_what_a_killed_process_left_is_verified_with_its_wal(tmp_path: Path) -> 
     path = tmp_path / "feed.duckdb"
     engine = open_duckdb_engine(path, limits=LIMITS)
     live(engine, 1, 60)
-    engine._database._drop()
+    engine._database.abandon()
     wal = path.with_name("feed.duckdb.wal")
     before = (path.read_bytes(), wal.read_bytes())
 
@@ -374,7 +383,7 @@ def test_a_damaged_wal_is_a_finding(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     engine = open_duckdb_engine(path, limits=LIMITS)
     live(engine, 1, 5)
-    engine._database._drop()
+    engine._database.abandon()
     wal = path.with_name("feed.duckdb.wal")
     data = wal.read_bytes()
     wal.write_bytes(data[:-60] + b"\xff" + data[-59:])

@@ -52,7 +52,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
             batch_log.append(con, [make_batch(sequence, value_bytes=40)])
         ends.append(wal_path.stat().st_size)
     log = wal_path.read_bytes()
-    db._drop()
+    db.abandon()
     return Crashed(path, log, ends)
 
 

@@ -7,7 +7,7 @@ one thread each, and the sizes, which are a ``stat``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -82,7 +82,7 @@ class Database:
             with self.transaction() as con:
                 meta.write_number(con, meta.CLEAN, 0)
         except BaseException:
-            self._drop()
+            self.abandon()
             raise
 
     @property
@@ -204,7 +204,12 @@ class Database:
                 log.warning("shutdown not clean", path=str(self.path), error=str(error))
         for cursor in self._cursors:
             cursor.retire()
-        self._drop()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the file as it is, as a killed process would."""
+        self._close_connections()
+        self._lock.close()
 
     def _checkpoint_between_readers(self, con: duckdb.DuckDBPyConnection) -> None:
         """A reader that ends clears up what was deleted beneath it; meanwhile DuckDB refuses a
@@ -267,19 +272,20 @@ class Database:
                 con.close()
         self._con = self._root = None
 
-    def _drop(self) -> None:
-        self._close_connections()
-        self._lock.close()
-
 
 class Rows:
     """Queries of one read-only transaction: all see the same state of the file."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, interrupted: Callable[[], bool] = lambda: False
+    ) -> None:
         self._con = con
+        self._interrupted = interrupted
 
     def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of one query. An open result would own the connection, so there is none."""
+        if self._interrupted():  # between two queries, where DuckDB has nothing to stop
+            raise duckdb.InterruptException("stopped between two queries")
         return self._con.execute(sql, parameters).fetchall()
 
 
@@ -302,14 +308,14 @@ class ReadCursor:
         Raises OverloadedError if it was interrupted, CorruptionError if the file contradicts
         itself, StoreError for anything else.
         """
-        self._interrupted = False
         self._token.get()
+        self._interrupted = False
         try:
             if self._con is None:
                 self._con = self._database.connect()
             self._con.execute("BEGIN TRANSACTION READ ONLY")
             try:
-                yield Rows(self._con)
+                yield Rows(self._con, lambda: self._interrupted)
             finally:
                 with suppress(duckdb.Error):
                     self._con.execute("ROLLBACK")
@@ -319,7 +325,8 @@ class ReadCursor:
             self._token.put(None)
 
     def interrupt(self) -> None:
-        """Stop the query that is running now, from any thread."""
+        """Stop the transaction that is running now, from any thread."""
+        self._interrupted = True
         con = self._con
         if con is not None:
             with suppress(duckdb.Error):  # it was closed a moment ago
