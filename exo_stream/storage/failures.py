@@ -55,6 +55,9 @@ def of_read(error: duckdb.Error) -> ExoStreamError:
     """A query of a reader failed: it was interrupted, or the file contradicts itself."""
     if isinstance(error, duckdb.InterruptException):
         return OverloadedError("the query took too long and was stopped")
+    if is_fatal(error):
+        # The writer has met it too: either the file is opened again, or the platform stops.
+        return OverloadedError("the file has failed and cannot be read for now")
     if is_corrupt(error):
         return CorruptionError("a block of the file does not match its checksum")
     return StoreError(f"the database refused the query ({type(error).__name__})")
