@@ -11,6 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import structlog
+
+from exo_stream.cli.program import main
 
 GUARD_SECONDS = 60
 """Nothing here takes as long; what does hangs."""
@@ -57,3 +63,38 @@ def environment(**changes: str) -> dict[str, str]:
     """This process's environment without what would change how a command prints."""
     kept = {name: value for name, value in os.environ.items() if name != "EXO_STREAM_URL"}
     return {**kept, **changes}
+
+
+class Said(NamedTuple):
+    """What a command answered."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.decode().splitlines()
+
+    @property
+    def objects(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.lines]
+
+    @property
+    def sentence(self) -> str:
+        """The only thing it said, beside what it logged: one sentence, and no traceback."""
+        said = [line for line in self.err.splitlines() if not line.startswith("{")]
+        assert len(said) == 1, self.err
+        assert self.out == b"", self.out
+        return said[0]
+
+
+def speak(capture: pytest.CaptureFixture[bytes], *words: str | Path) -> Said:
+    """Run a command in this process; a process of its own takes a second to start."""
+    capture.readouterr()
+    try:
+        code = main([str(word) for word in words])
+    finally:
+        structlog.reset_defaults()  # it configures structlog for its process: here, everybody's
+    out, err = capture.readouterr()
+    return Said(code, out, err.decode())

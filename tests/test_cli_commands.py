@@ -7,36 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-import structlog
 
 from exo_stream.cli import exit_codes
 from exo_stream.cli.exit_codes import BY_CODE, CONFLICT, ERROR, NOT_FOUND, OK, UNAVAILABLE, USAGE
-from exo_stream.cli.program import main
 from exo_stream.errors import ExoStreamError
 from exo_stream.protocol.failures import ServerError
-from tests.served import EXO_STREAM, GUARD_SECONDS, Served, environment, serving
+from tests.served import EXO_STREAM, GUARD_SECONDS, Said, Served, environment, serving, speak
 
 pytestmark = pytest.mark.slow  # a server is started, and each command opens a connection
-
-
-class Said(NamedTuple):
-    """What a command answered."""
-
-    code: int
-    out: bytes
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.decode().splitlines()
-
-    @property
-    def objects(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.lines]
 
 
 Say = Callable[..., Said]
@@ -48,25 +30,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def _logs_as_they_were() -> Iterator[None]:
-    """The program configures structlog for its process, which here is everybody's."""
-    yield
-    structlog.reset_defaults()
-
-
 @pytest.fixture
 def say(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Say:
     """The command line, in this process."""
 
-    def run(*words: str) -> Said:
-        capfdbinary.readouterr()
-        code = main(list(words))
-        out, err = capfdbinary.readouterr()
-        return Said(code, out, err.decode())
-
     monkeypatch.delenv("EXO_STREAM_URL", raising=False)
-    return run
+    return partial(speak, capfdbinary)
 
 
 @pytest.fixture
