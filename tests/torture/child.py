@@ -10,13 +10,20 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import structlog
 import trio
 
-from exo_stream.errors import ExoStreamError
+from exo_stream.errors import (
+    ExoStreamError,
+    OutcomeUnknownError,
+    OverloadedError,
+    PlatformClosedError,
+    StoreError,
+)
 from exo_stream.platform import Platform, open_platform
 from exo_stream.producers import Producer
 from tests.torture import workload
@@ -102,7 +109,8 @@ async def _write(store: Platform, assignment: Assignment, writer: int, newest: l
                 break
         else:
             return
-        await _read_back(store, writer, number, newest[writer])
+        with suppress(OverloadedError, PlatformClosedError):
+            await _read_back(store, writer, number, newest[writer])
 
 
 async def _write_one(store: Platform, seed: str, writer: int, number: int) -> int:
@@ -133,13 +141,14 @@ async def _follow(store: Platform) -> None:
 
 
 async def _scan(store: Platform) -> None:
-    """Keep Versions pinned, as readers do."""
+    """Keep Versions pinned, as readers do; a file that failed cannot be read for a while."""
     while True:
-        async with store.scan() as rows:
-            last = b""
-            async for key, _ in rows:
-                assert key > last, (key, last)
-                last = key
+        with suppress(OverloadedError, PlatformClosedError):
+            async with store.scan() as rows:
+                last = b""
+                async for key, _ in rows:
+                    assert key > last, (key, last)
+                    last = key
         await trio.sleep(RETRY_SECONDS)
 
 
@@ -150,7 +159,8 @@ async def _prune(store: Platform, newest: list[int], keep: int) -> None:
         cutoff = min(newest) - keep
         if cutoff > 1:
             say("prune", cutoff)
-            say("pruned", cutoff, await store.prune_batch_log(cutoff))
+            with suppress(StoreError, OutcomeUnknownError, PlatformClosedError):
+                say("pruned", cutoff, await store.prune_batch_log(cutoff))
 
 
 def run(main: Callable[[Assignment], Any], text: str) -> None:

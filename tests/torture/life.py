@@ -50,7 +50,19 @@ class AtMoment:
         return list(command)
 
 
-Death = AtSyscall | AtMoment
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Not a death, but a call that fails: ``fdatasync:error=EIO:when=9``, on ``path`` only."""
+
+    injection: str
+    path: Path | None = None
+
+    def wrap(self, command: Sequence[str]) -> list[str]:
+        """The command under strace, which makes the call fail."""
+        return traced(command, self.injection, path=self.path)
+
+
+Death = AtSyscall | AtMoment | Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +96,18 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
-def some_death(dice: random.Random, *, traceable: bool) -> Death:
-    """A way to die: at a system call, early ones oftener than late; or at a moment."""
-    if traceable and dice.random() < 0.5:
-        count = math.ceil(math.exp(dice.uniform(0, math.log(150))))
+def some_death(dice: random.Random, *, traceable: bool, unborn: bool) -> Death:
+    """A way to die: at a system call, early ones oftener than late; or at a moment.
+
+    A file that is ``unborn`` has its creation before it, where a call or two more are made.
+    """
+    if traceable and unborn:
         name = dice.choice(SYSCALLS)
-        rare = name in ("unlink", "rename", "ftruncate", "fsync")
+        return AtSyscall(name, 1 if name == "rename" else dice.randint(1, 5))
+    if traceable and dice.random() < 0.6:
+        count = math.ceil(math.exp(dice.uniform(0, math.log(150))))
+        name = dice.choice([name for name in SYSCALLS if name != "rename"])
+        rare = name in ("unlink", "ftruncate", "fsync")
         return AtSyscall(name, max(1, count // 12) if rare else count)
     if dice.random() < 0.15:
         return AtMoment(1, dice.uniform(0, 0.3))  # while it opens the file

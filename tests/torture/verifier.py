@@ -10,6 +10,8 @@ from pathlib import Path
 
 from exo_stream.model import Batch
 from exo_stream.platform import Platform, open_platform
+from exo_stream.storage.directory import file_bytes
+from exo_stream.storage.verify import verify
 from tests.torture.journal import Journal
 from tests.torture.workload import LIMITS
 
@@ -35,10 +37,22 @@ def copy(path: Path, folder: Path) -> Path:
 
 
 async def judge(path: Path, journal: Journal) -> None:
-    """Hold the file at ``path`` against the journal; it is recovered, read whole, and closed."""
+    """Hold the file at ``path`` against the journal; it is recovered, read whole, and closed.
+
+    It is sound in itself too, as it was left and again when it was closed in order.
+    """
+    if file_bytes(path):  # a child that was killed early has made none
+        check_soundness(path)
     async with open_platform(path, limits=LIMITS) as store:
         await _judge_log(store, journal)
         await _judge_table(store, journal)
+    check_soundness(path)
+
+
+def check_soundness(path: Path) -> None:
+    """``exo-stream verify`` finds nothing wrong."""
+    report = verify(path)
+    assert report.sound, report.findings
 
 
 async def _judge_log(store: Platform, journal: Journal) -> None:

@@ -1,0 +1,483 @@
+"""Subscriptions: every start, every message, and never a gap or a duplicate."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from exo_stream import Platform
+from exo_stream.errors import (
+    BatchEvictedError,
+    CursorAheadError,
+    ExoStreamError,
+    InvalidRequestError,
+    LogMismatchError,
+    PlatformClosedError,
+    SnapshotExpiredError,
+)
+from exo_stream.feed import (
+    CaughtUp,
+    FeedMessage,
+    FellBehind,
+    Heartbeat,
+    Progress,
+    SnapshotBegin,
+    SnapshotEnd,
+    SnapshotPage,
+)
+from exo_stream.limits import Limits
+from exo_stream.model import SEQUENCE_MAX, Batch, Cursor
+from exo_stream.storage.memory_engine import MemoryEngine
+from exo_stream.testing import MORNING, FakeClock
+from tests.worlds import batches_until, in_memory, messages_until, put_one_by_one
+
+
+def moment(seconds: float) -> datetime:
+    """So many seconds after the fake clock's first moment."""
+    return datetime.fromtimestamp(MORNING / 1_000_000 + seconds, UTC)
+
+
+def shape(messages: list[FeedMessage]) -> list[str]:
+    return [type(message).__name__ for message in messages]
+
+
+# --- starts -----------------------------------------------------------------------------------
+
+
+async def ten_batches(platform: Platform, clock: FakeClock) -> None:
+    """Batches 1 to 10, a second apart; the first three are evicted."""
+    for number in range(10):
+        await platform.put_batch([(b"k%d" % number, b"")])
+        clock.advance(1)
+    await platform.prune_batch_log(4)
+
+
+@pytest.mark.parametrize(
+    ("start", "first"),
+    [
+        pytest.param({}, 4, id="none given means the oldest"),
+        pytest.param({"start": "oldest"}, 4, id="the oldest"),
+        pytest.param({"start": "now"}, 11, id="now"),
+        pytest.param({"from_sequence": 4}, 4, id="from the oldest retained"),
+        pytest.param({"from_sequence": 7}, 7, id="from the middle"),
+        pytest.param({"from_sequence": 11}, 11, id="from the next to come"),
+        pytest.param({"last": 0}, 11, id="the last none"),
+        pytest.param({"last": 2}, 9, id="the last two"),
+        pytest.param({"last": 100}, 4, id="the last hundred, of which seven are there"),
+        pytest.param({"since_time": moment(-5)}, 4, id="since before the first"),
+        pytest.param({"since_time": moment(1)}, 4, id="since one that was evicted"),
+        pytest.param({"since_time": moment(6)}, 7, id="since the time of one"),
+        pytest.param({"since_time": moment(6.5)}, 8, id="since between two"),
+        pytest.param({"since_time": moment(999)}, 11, id="since the future"),
+    ],
+)
+async def test_a_start_is_resolved_once_and_told_before_any_data(start: Any, first: int) -> None:
+    clock = FakeClock()
+    async with in_memory()(clock=clock) as platform:
+        await ten_batches(platform, clock)
+        async with platform.subscribe(**start) as feed:
+            assert feed.cursor == Cursor(platform.log_id, first - 1)
+            await put_one_by_one(platform, [b"new"])
+            batches = await batches_until(feed, 11)
+            assert [batch.sequence for batch in batches] == list(range(first, 12))
+
+
+@pytest.mark.parametrize(("after", "first"), [(3, 4), (6, 7), (10, 11)])
+async def test_a_cursor_is_resumed_from_as_a_value_or_as_text(after: int, first: int) -> None:
+    clock = FakeClock()
+    async with in_memory()(clock=clock) as platform:
+        await ten_batches(platform, clock)
+        await put_one_by_one(platform, [b"new"])
+        cursor = Cursor(platform.log_id, after)
+        for written in (cursor, str(cursor)):
+            async with platform.subscribe(after=written) as feed:
+                batches = await batches_until(feed, 11)
+                assert [batch.sequence for batch in batches] == list(range(first, 12))
+
+
+@pytest.mark.parametrize(
+    ("sequence", "error", "told"),
+    [
+        pytest.param(2, BatchEvictedError, {"oldest_retained": 4}, id="evicted"),
+        pytest.param(0, BatchEvictedError, {"oldest_retained": 4}, id="the very beginning"),
+        pytest.param(11, CursorAheadError, {"frontier": 10}, id="one ahead"),
+        pytest.param(SEQUENCE_MAX, CursorAheadError, {"frontier": 10}, id="far ahead"),
+    ],
+)
+async def test_a_cursor_that_cannot_be_resumed_from_says_why(
+    sequence: int, error: type[ExoStreamError], told: dict[str, int]
+) -> None:
+    clock = FakeClock()
+    async with in_memory()(clock=clock) as platform:
+        await ten_batches(platform, clock)
+        with pytest.raises(error) as refused:
+            async with platform.subscribe(after=Cursor(platform.log_id, sequence)):
+                pass
+        assert {name: getattr(refused.value, name) for name in told} == told
+
+
+async def test_a_cursor_of_another_log_is_never_mistaken_for_one_of_this() -> None:
+    async with in_memory()() as platform:
+        with pytest.raises(LogMismatchError) as refused:
+            async with platform.subscribe(after=Cursor("f" * 32, 0)):
+                pass
+        assert refused.value.log_id == platform.log_id
+
+
+@pytest.mark.parametrize(
+    ("start", "sentence"),
+    [
+        ({"from_sequence": 0}, "the first sequence number is 1"),
+        ({"from_sequence": SEQUENCE_MAX + 2}, "first sequence number"),
+        ({"from_sequence": "7"}, "is no int"),
+        ({"from_sequence": True}, "is no int"),
+        ({"last": 1.5}, "is no int"),
+        ({"start": "newest"}, "'oldest' or 'now'"),
+        ({"after": "yesterday"}, "not a cursor"),
+        ({"after": 7}, "is no Cursor"),
+        ({"since_time": 1_700_000_000}, "is no datetime"),
+        ({"since_time": datetime(2026, 1, 1)}, "time zone"),  # noqa: DTZ001  on purpose
+        ({"start": "now", "last": 3}, "one start at a time, not start and last"),
+        ({"snapshot": True, "from_sequence": 3}, "one start at a time"),
+        ({"prefix": "k"}, "keys are bytes"),
+        ({"prefix": b"k" * 255}, "key_bytes_max"),
+    ],
+)
+async def test_a_start_that_cannot_be_is_refused_in_one_sentence(start: Any, sentence: str) -> None:
+    async with in_memory()() as platform:
+        with pytest.raises(InvalidRequestError, match=sentence):
+            async with platform.subscribe(**start):
+                pass
+
+
+async def test_a_prune_in_the_instant_of_subscribing_evicts_no_relative_start() -> None:
+    clock = FakeClock()
+    for start in ({}, {"last": 100}, {"since_time": moment(0)}):
+        async with in_memory()(clock=clock) as platform:
+            await put_one_by_one(platform, [b"%d" % number for number in range(9)])
+            for steps in range(8):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(platform.prune_batch_log, steps + 2)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    async with platform.subscribe(**start):  # type: ignore[arg-type]
+                        pass
+
+
+# --- snapshots ----------------------------------------------------------------------------------
+
+
+async def test_a_snapshot_is_the_table_then_every_batch_after_it() -> None:
+    async with in_memory()(limits=Limits(page_rows_max=2)) as platform:
+        await put_one_by_one(platform, [b"a/%d" % number for number in range(5)])
+        await platform.write(puts=[(b"b", b"other"), (b"a/0", b"again")], deletes=[b"a/1"])
+        async with platform.subscribe(prefix=b"a/", snapshot=True) as feed:
+            messages = await messages_until(feed, SnapshotEnd)
+            assert shape(messages) == ["SnapshotBegin", *["SnapshotPage"] * 2, "SnapshotEnd"]
+            assert messages[0] == SnapshotBegin(6)
+            assert messages[-1] == SnapshotEnd(Cursor(platform.log_id, 6))
+            pages = [message for message in messages if isinstance(message, SnapshotPage)]
+            rows = [(entry.key, entry.value) for page in pages for entry in page.entries]
+            assert rows == [
+                (b"a/0", b"again"),
+                (b"a/2", b"value of a/2"),
+                (b"a/3", b"value of a/3"),
+                (b"a/4", b"value of a/4"),
+            ]
+            await put_one_by_one(platform, [b"a/9"])
+            assert [batch.sequence for batch in await batches_until(feed, 7)] == [7]
+
+
+async def test_an_empty_table_has_an_empty_snapshot() -> None:
+    async with in_memory()() as platform, platform.subscribe(snapshot=True) as feed:
+        assert await messages_until(feed, CaughtUp) == [
+            SnapshotBegin(0),
+            SnapshotEnd(Cursor(platform.log_id, 0)),
+            CaughtUp(Cursor(platform.log_id, 0)),
+        ]
+
+
+async def test_writes_beside_a_snapshot_are_neither_missing_nor_twice() -> None:
+    """Fold what was delivered: it must be the table, with each batch applied once, in order."""
+    limits = Limits(page_rows_max=3)
+    async with in_memory()(limits=limits) as platform, trio.open_nursery() as nursery:
+        keys = [b"%03d" % number for number in range(40)]
+        await put_one_by_one(platform, keys)
+
+        async def write() -> None:
+            for number in range(100):
+                key = keys[number * 7 % 40]
+                await platform.write(puts=[(key, b"new %d" % number)], deletes=[keys[number % 40]])
+
+        for delay in range(6):
+            nursery.start_soon(write)
+            for _ in range(delay):
+                await trio.lowlevel.checkpoint()
+            async with platform.subscribe(snapshot=True) as feed:
+                table: dict[bytes, bytes | None] = {}
+                newest = 0
+                async for message in feed:
+                    table.update((entry.key, entry.value) for entry in message.entries)
+                    if isinstance(message, Batch):
+                        assert message.sequence == newest + 1
+                    newest = message.sequence
+                    if newest >= 140 + 100 * delay:
+                        break
+            version = await platform.range_scan()
+            if await platform.current_sequence() == newest:
+                assert sorted((k, v) for k, v in table.items() if v is not None) == version
+
+
+async def test_a_reader_killed_in_the_middle_of_a_snapshot_has_no_cursor_to_lose_rows_by() -> None:
+    async with in_memory()(limits=Limits(page_rows_max=1)) as platform:
+        await put_one_by_one(platform, [b"a", b"b", b"c"])
+        async with platform.subscribe(snapshot=True) as feed:
+            assert feed.cursor is None
+            assert [entry.key for entry in (await anext(feed)).entries] == [b"a"]
+            assert [entry.key for entry in (await anext(feed)).entries] == [b"b"]
+            assert feed.cursor is None
+        # So it begins again, and that is announced.
+        async with platform.subscribe(snapshot=True) as feed:
+            messages = await messages_until(feed, SnapshotEnd)
+            assert shape(messages) == ["SnapshotBegin", *["SnapshotPage"] * 3, "SnapshotEnd"]
+            assert feed.cursor is None, "the end is handed out, not finished"
+            assert await feed.next_message() == CaughtUp(Cursor(platform.log_id, 3))
+            assert feed.cursor == Cursor(platform.log_id, 3)
+
+
+async def test_a_saved_cursor_wins_over_a_snapshot() -> None:
+    async with in_memory()() as platform:
+        await put_one_by_one(platform, [b"a", b"b"])
+        async with platform.subscribe(snapshot=True, after=Cursor(platform.log_id, 1)) as feed:
+            assert shape(await messages_until(feed, CaughtUp)) == ["Batch", "CaughtUp"]
+
+
+async def test_a_snapshot_holds_the_log_until_it_is_let_go(autojump_clock: MockClock) -> None:
+    async with in_memory()(limits=Limits(page_rows_max=1)) as platform:
+        await put_one_by_one(platform, [b"a", b"b", b"c"])
+        async with platform.subscribe(snapshot=True) as feed:
+            await anext(feed)
+            await put_one_by_one(platform, [b"d", b"e"])
+            assert await platform.prune_batch_log(6) == 3, "what follows the snapshot is held"
+            assert await platform.oldest_retained_batch() == 4
+            assert [batch.sequence for batch in await batches_until(feed, 5)] == [4, 5]
+        await trio.sleep(3)
+        assert await platform.oldest_retained_batch() is None, "evicted when it was let go"
+        await put_one_by_one(platform, [b"f", b"g"])
+        await trio.sleep(3)
+        assert await platform.oldest_retained_batch() == 6, "and nothing more than was asked"
+
+
+async def test_snapshots_that_overlap_do_not_hold_the_log_for_ever(
+    autojump_clock: MockClock,
+) -> None:
+    async with in_memory()() as platform:
+        await put_one_by_one(platform, [b"a", b"b", b"c"])
+        scan = platform.scan()
+        async with scan:
+            await put_one_by_one(platform, [b"d", b"e"])
+            await platform.prune_batch_log(6)
+            for number in range(5):
+                following = platform.scan()
+                await following.__aenter__()
+                await scan.__aexit__(None, None, None)
+                scan = following
+                await put_one_by_one(platform, [b"%d" % number])
+                await trio.sleep(2)
+            assert await platform.oldest_retained_batch() == 6
+
+
+async def test_a_snapshot_read_too_slowly_expires_and_nothing_is_skipped(
+    autojump_clock: MockClock,
+) -> None:
+    limits = Limits(page_rows_max=1, snapshot_seconds_max=10)
+    async with in_memory()(limits=limits) as platform:
+        await put_one_by_one(platform, [b"a", b"b"])
+        async with platform.subscribe(snapshot=True) as feed:
+            await anext(feed)
+            await trio.sleep(12)
+            for _ in range(2):
+                with pytest.raises(SnapshotExpiredError):
+                    await anext(feed)
+            assert feed.cursor is None
+
+
+async def test_only_so_many_snapshots_are_held(autojump_clock: MockClock) -> None:
+    limits = Limits(snapshots_max=1)
+    async with in_memory()(limits=limits) as platform:
+        async with platform.subscribe(snapshot=True):
+            with pytest.raises(SnapshotExpiredError, match="try again"):
+                async with platform.subscribe(snapshot=True):
+                    pass
+        async with platform.subscribe(snapshot=True):
+            pass
+
+
+# --- following ----------------------------------------------------------------------------------
+
+
+async def test_caught_up_is_told_once_and_then_only_batches() -> None:
+    async with in_memory()() as platform:
+        await put_one_by_one(platform, [b"a"])
+        async with platform.subscribe() as feed:
+            assert shape(await messages_until(feed, CaughtUp)) == ["Batch", "CaughtUp"]
+            for number in (2, 3, 4):
+                await put_one_by_one(platform, [b"a"])
+                message = await feed.next_message()
+                assert isinstance(message, Batch)
+                assert message.sequence == number
+
+
+async def test_who_falls_out_of_the_tail_is_told_how_far_and_misses_nothing() -> None:
+    limits = Limits(tail_batches_max=2, page_rows_max=3)
+    async with in_memory()(limits=limits) as platform, platform.subscribe() as feed:
+        assert await feed.next_message() == CaughtUp(Cursor(platform.log_id, 0))
+        await put_one_by_one(platform, [b"%d" % number for number in range(7)])
+        messages = await messages_until(feed, CaughtUp)
+        assert messages[0] == FellBehind(Cursor(platform.log_id, 0), 7)
+        assert shape(messages[1:]) == ["Batch"] * 7 + ["CaughtUp"]
+        assert [m.sequence for m in messages if isinstance(m, Batch)] == list(range(1, 8))
+
+
+async def test_nothing_matched_is_told_by_progress_and_silence_by_heartbeats(
+    autojump_clock: MockClock,
+) -> None:
+    limits = Limits(progress_seconds=5, heartbeat_seconds=15)
+    async with in_memory()(limits=limits) as platform:
+        async with platform.subscribe(prefix=b"mine/") as feed:
+            assert isinstance(await feed.next_message(), CaughtUp)
+            began = trio.current_time()
+            assert await feed.next_message() == Heartbeat(0)
+            assert trio.current_time() - began == pytest.approx(15)
+            await put_one_by_one(platform, [b"other", b"other"])
+            began = trio.current_time()
+            assert await feed.next_message() == Progress(Cursor(platform.log_id, 2))
+            assert trio.current_time() - began <= 5
+            await feed.next_message()
+            assert feed.cursor == Cursor(platform.log_id, 2), "nobody reads the same again"
+
+
+async def test_progress_never_passes_what_was_not_delivered(autojump_clock: MockClock) -> None:
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            for number in range(200):
+                key = b"mine/" if number % 50 == 7 else b"other/"
+                await platform.put_batch([(key, b"%d" % number)])
+                await trio.sleep(0.3)
+
+        nursery.start_soon(write)
+        seen: list[int] = []
+        async with platform.subscribe(prefix=b"mine/") as feed:
+            position = 0
+            while position < 200:
+                message = await feed.next_message()
+                if isinstance(message, Batch):
+                    assert message.sequence > position
+                    seen.append(message.sequence)
+                if isinstance(message, Batch | Progress):
+                    assert message.cursor.sequence >= position
+                    position = message.cursor.sequence
+        assert seen == [8, 58, 108, 158]
+
+
+async def test_a_filtered_position_jumps_over_what_did_not_match(
+    autojump_clock: MockClock,
+) -> None:
+    """So a prune of what it did not want does not evict it."""
+    async with in_memory()() as platform, platform.subscribe(prefix=b"mine/") as feed:
+        assert isinstance(await feed.next_message(), CaughtUp)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(put_one_by_one, platform, [b"other"] * 10)
+            nursery.start_soon(feed.next_message)
+        await platform.prune_batch_log(8)
+        await put_one_by_one(platform, [b"mine/1"])
+        assert [batch.sequence for batch in await batches_until(feed, 11)] == [11]
+
+
+async def test_evicted_while_it_slept_it_is_told_what_is_oldest(autojump_clock: MockClock) -> None:
+    async with in_memory()() as platform, platform.subscribe() as feed:
+        assert isinstance(await feed.next_message(), CaughtUp)
+        async with trio.open_nursery() as nursery:
+
+            async def follow() -> None:
+                with pytest.raises(BatchEvictedError) as evicted:
+                    await feed.next_message()
+                assert evicted.value.oldest_retained == 4
+
+            # The prune takes effect in the instant in which the first batch wakes the sleeper.
+            real_advance = platform.sources.frontier.advance
+
+            def advance_and_evict(to: int) -> None:
+                real_advance(to)
+                if to == 3:
+                    engine = platform.sources.reads.engine
+                    assert isinstance(engine, MemoryEngine)
+
+            platform.sources.frontier.advance = advance_and_evict  # type: ignore[method-assign]
+            await platform.write_many(
+                [
+                    # One group: nothing is delivered in between.
+                    write
+                    for write in writes_of(platform, [b"a", b"b", b"c"])
+                ]
+            )
+            await platform.prune_batch_log(4)
+            nursery.start_soon(follow)
+
+
+def writes_of(platform: Platform, keys: list[bytes]) -> list[Any]:
+    from exo_stream.writes import checked_write
+
+    return [checked_write(platform.limits, puts=[(key, b"")]) for key in keys]
+
+
+async def test_a_cancelled_pull_has_moved_nothing(autojump_clock: MockClock) -> None:
+    async with in_memory()(limits=Limits(page_rows_max=2, tail_batches_max=3)) as platform:
+        seen: list[int] = []
+        async with trio.open_nursery() as nursery, platform.subscribe() as feed:
+
+            async def write() -> None:
+                for number in range(60):
+                    await platform.put_batch([(b"k", b"%d" % number)])
+                    if number % 9 == 0:
+                        await trio.sleep(1)
+
+            nursery.start_soon(write)
+            while len(seen) < 60:
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as child:
+
+                        async def cancel_soon(steps: int = len(seen) % 7) -> None:
+                            for _ in range(steps):
+                                await trio.lowlevel.checkpoint()
+                            scope.cancel()
+
+                        child.start_soon(cancel_soon)
+                        with trio.CancelScope():
+                            seen.append((await anext(feed)).sequence)
+                if scope.cancelled_caught:
+                    await trio.sleep(0.1)
+        assert seen == list(range(1, 61))
+
+
+async def test_a_platform_that_has_stopped_tells_its_sleepers() -> None:
+    told: list[str] = []
+    async with trio.open_nursery() as outside:
+        async with in_memory()() as platform:
+
+            async def follow() -> None:
+                async with platform.subscribe() as feed:
+                    with pytest.raises(PlatformClosedError):
+                        async for batch in feed:
+                            told.append(f"batch {batch.sequence}")
+                told.append("closed")
+
+            outside.start_soon(follow)
+            await wait_all_tasks_blocked()
+            await put_one_by_one(platform, [b"k"])
+    assert told == ["batch 1", "closed"]
