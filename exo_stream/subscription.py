@@ -178,8 +178,24 @@ class Subscription:
         Raises BatchEvictedError if the next batch is gone, SnapshotExpiredError if the snapshot
         was read too slowly.
         """
-        message = await (self._pull_row_page() if self._snapshot else self._pull_batches())
-        self._spoke_at = trio.current_time()
+        while True:
+            message = await self._next_ready()
+            if message is None:
+                message = await self._sleep()
+            if message is not None:
+                self._spoke_at = trio.current_time()
+                return message
+
+    async def pull_ready(self) -> Pulled | None:
+        """The next message if there is one already; None when ``following``.
+
+        So that nothing which others need is held while it sleeps.
+        """
+        message = await self._next_ready()
+        if message is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._spoke_at = trio.current_time()
         return message
 
     def take_seat(self, encode: Encoder[B], try_send: Callable[[B], bool]) -> Seat[B]:
@@ -263,14 +279,15 @@ class Subscription:
         self.close()
         return SnapshotEnd(self.cursor)
 
-    async def _pull_batches(
-        self,
-    ) -> Delivered | CaughtUp | FellBehind | Progress | Heartbeat:
+    async def _next_ready(self) -> Pulled | None:
+        if self._snapshot is not None:
+            return await self._pull_row_page()
         while True:
             self._check_retained()
-            message: Delivered | FellBehind | Progress | Heartbeat | None
             if self.position < self._sources.frontier.visible:
                 message = await self._read_on()
+                if message is not None:
+                    return message
             elif not self._caught_up:
                 await trio.lowlevel.checkpoint()
                 self._caught_up = True
@@ -279,9 +296,7 @@ class Subscription:
             elif self._sources.interest.closed:
                 raise PlatformClosedError("the platform stopped")
             else:
-                message = await self._sleep()
-            if message is not None:
-                return message
+                return None  # and no checkpoint: nothing may be committed before it sleeps
 
     async def _read_on(self) -> Delivered | FellBehind | Progress | None:
         sources, through = self._sources, self._sources.frontier.visible

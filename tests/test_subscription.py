@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from exo_stream import Platform
 from exo_stream.errors import (
@@ -31,7 +32,10 @@ from exo_stream.feed import (
 )
 from exo_stream.limits import Limits
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor
+from exo_stream.selectors import Selector
+from exo_stream.storage.engine import Group
 from exo_stream.storage.memory_engine import MemoryEngine
+from exo_stream.subscription import Delivered, Oldest, Subscription
 from exo_stream.testing import MORNING, FakeClock
 from tests.worlds import batches_until, in_memory, messages_until, put_one_by_one
 
@@ -164,7 +168,7 @@ async def test_a_prune_in_the_instant_of_subscribing_evicts_no_relative_start() 
                     nursery.start_soon(platform.prune_batch_log, steps + 2)
                     for _ in range(steps):
                         await trio.lowlevel.checkpoint()
-                    async with platform.subscribe(**start):  # type: ignore[arg-type]
+                    async with platform.subscribe(**start):
                         pass
 
 
@@ -399,70 +403,76 @@ async def test_a_filtered_position_jumps_over_what_did_not_match(
         assert [batch.sequence for batch in await batches_until(feed, 11)] == [11]
 
 
-async def test_evicted_while_it_slept_it_is_told_what_is_oldest(autojump_clock: MockClock) -> None:
-    async with in_memory()() as platform, platform.subscribe() as feed:
+async def test_evicted_before_it_was_awake_it_is_told_what_is_oldest() -> None:
+    engine = MemoryEngine()
+    async with in_memory(engine)() as platform, platform.subscribe() as feed:
         assert isinstance(await feed.next_message(), CaughtUp)
+        frontier = platform.sources.frontier
+        advance = frontier.advance
+
+        def advance_and_evict(to: int) -> None:
+            advance(to)
+            engine.install(Group((), floor=to + 1))
+
         async with trio.open_nursery() as nursery:
 
             async def follow() -> None:
                 with pytest.raises(BatchEvictedError) as evicted:
                     await feed.next_message()
-                assert evicted.value.oldest_retained == 4
+                assert evicted.value.oldest_retained == 2
 
-            # The prune takes effect in the instant in which the first batch wakes the sleeper.
-            real_advance = platform.sources.frontier.advance
-
-            def advance_and_evict(to: int) -> None:
-                real_advance(to)
-                if to == 3:
-                    engine = platform.sources.reads.engine
-                    assert isinstance(engine, MemoryEngine)
-
-            platform.sources.frontier.advance = advance_and_evict  # type: ignore[method-assign]
-            await platform.write_many(
-                [
-                    # One group: nothing is delivered in between.
-                    write
-                    for write in writes_of(platform, [b"a", b"b", b"c"])
-                ]
-            )
-            await platform.prune_batch_log(4)
             nursery.start_soon(follow)
-
-
-def writes_of(platform: Platform, keys: list[bytes]) -> list[Any]:
-    from exo_stream.writes import checked_write
-
-    return [checked_write(platform.limits, puts=[(key, b"")]) for key in keys]
+            await wait_all_tasks_blocked()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(frontier, "advance", advance_and_evict)
+                await put_one_by_one(platform, [b"k"])
 
 
 async def test_a_cancelled_pull_has_moved_nothing(autojump_clock: MockClock) -> None:
-    async with in_memory()(limits=Limits(page_rows_max=2, tail_batches_max=3)) as platform:
-        seen: list[int] = []
-        async with trio.open_nursery() as nursery, platform.subscribe() as feed:
+    rng = random.Random(7)
+    limits = Limits(page_rows_max=2, tail_batches_max=3)
+    seen: list[int] = []
+    async with in_memory()(limits=limits) as platform, platform.subscribe() as feed:
+        async with trio.open_nursery() as nursery:
 
             async def write() -> None:
-                for number in range(60):
+                for number in range(100):
                     await platform.put_batch([(b"k", b"%d" % number)])
                     if number % 9 == 0:
                         await trio.sleep(1)
 
+            async def cancel_soon(scope: trio.CancelScope) -> None:
+                for _ in range(rng.randrange(12)):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+
             nursery.start_soon(write)
-            while len(seen) < 60:
-                with trio.CancelScope() as scope:
-                    async with trio.open_nursery() as child:
-
-                        async def cancel_soon(steps: int = len(seen) % 7) -> None:
-                            for _ in range(steps):
-                                await trio.lowlevel.checkpoint()
-                            scope.cancel()
-
-                        child.start_soon(cancel_soon)
-                        with trio.CancelScope():
-                            seen.append((await anext(feed)).sequence)
-                if scope.cancelled_caught:
+            while len(seen) < 100:
+                async with trio.open_nursery() as child:
+                    child.start_soon(cancel_soon, child.cancel_scope)
+                    seen.append((await anext(feed)).sequence)
+                    child.cancel_scope.cancel()
+                if child.cancel_scope.cancelled_caught:
                     await trio.sleep(0.1)
-        assert seen == list(range(1, 61))
+    assert seen == list(range(1, 101))
+
+
+async def test_what_is_ready_is_pulled_without_sleeping(autojump_clock: MockClock) -> None:
+    """Subscriptions that share a connection take turns; one that slept in its turn would stop
+    the others, though they have something to tell.
+    """
+    async with in_memory()() as platform:
+        await put_one_by_one(platform, [b"mine/", b"other"])
+        subscription = Subscription(platform.sources, Selector(b"mine/"))
+        await subscription.start(Oldest())
+        began = trio.current_time()
+        assert isinstance(await subscription.pull_ready(), Delivered)
+        assert isinstance(await subscription.pull_ready(), CaughtUp)
+        await put_one_by_one(platform, [b"other"])
+        with assert_checkpoints():
+            assert await subscription.pull_ready() is None
+        assert subscription.following
+        assert trio.current_time() == began
 
 
 async def test_a_platform_that_has_stopped_tells_its_sleepers() -> None:

@@ -93,9 +93,11 @@ class Following:
         if not subscription.following:
             await self._wait_pages_taken()
             # One at a time, or the subscriptions of a client that does not read would each hold
-            # a page of its own.
+            # a page of its own. And none sleeps in its turn, or the others would sleep with it.
             async with conversation.turn:
-                await self._deliver(await subscription.pull())
+                pulled = await subscription.pull_ready()
+                if pulled is not None:
+                    await self._deliver(pulled)
         elif conversation.socket.transport.has_socket:
             await self._sit()
         else:
