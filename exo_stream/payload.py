@@ -7,8 +7,9 @@ that it can be cut off by reading a few heads instead of decoding everything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 import cbor2
 
@@ -68,13 +69,29 @@ class EncodedBatch:
 
 
 def encode_entries(entries: Sequence[Entry]) -> bytes:
-    """The payload of a batch of these entries."""
-    return cbor2.dumps(entries)
+    """The payload of a batch of these entries.
+
+    Put together from pieces: 0.15 µs an entry, where ``cbor2.dumps`` takes 0.7.
+    """
+    heads, string_heads = _ENTRY_HEADS, _STRING_HEADS
+    pieces = [_array_head(len(entries))]
+    for keyspace, key, value in entries:
+        key_bytes = len(key)
+        key_head = string_heads[key_bytes] if key_bytes < _SHORT else _head_of(0x40, key_bytes)
+        if value is None:
+            pieces += (heads[keyspace], key_head, key, _NULL)
+            continue
+        value_bytes = len(value)
+        value_head = (
+            string_heads[value_bytes] if value_bytes < _SHORT else _head_of(0x40, value_bytes)
+        )
+        pieces += (heads[keyspace], key_head, key, value_head, value)
+    return b"".join(pieces)
 
 
 def decode_entries(payload: bytes) -> tuple[Entry, ...]:
     """The entries of a payload that we encoded ourselves and whose checksum holds."""
-    return tuple([Entry(*entry) for entry in cbor2.loads(payload)])
+    return tuple(map(_new_entry, cbor2.loads(payload)))
 
 
 def count_entries(payload: bytes) -> int:
@@ -85,7 +102,7 @@ def count_entries(payload: bytes) -> int:
 def prepend(hidden: Sequence[Entry], payload: bytes) -> bytes:
     """``payload`` with the PRODUCER entries ``hidden`` before its own, without re-encoding it."""
     count, start = _head(payload, 0)
-    body = b"".join([cbor2.dumps(entry) for entry in hidden])
+    body = encode_entries(hidden)[len(_array_head(len(hidden))) :]
     return _array_head(count + len(hidden)) + body + payload[start:]
 
 
@@ -122,7 +139,22 @@ def _head(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _array_head(count: int) -> bytes:
-    if count < 24:
-        return bytes([0x80 | count])
-    width_code = 24 if count < 1 << 8 else 25 if count < 1 << 16 else 26
-    return bytes([0x80 | width_code]) + count.to_bytes(1 << (width_code - 24), "big")
+    return _head_of(0x80, count)
+
+
+def _head_of(major: int, argument: int) -> bytes:
+    """The shortest head with this argument; ``major`` is in its place, the three upper bits."""
+    if argument < 24:
+        return bytes([major | argument])
+    width_code = 24 if argument < 1 << 8 else 25 if argument < 1 << 16 else 26
+    return bytes([major | width_code]) + argument.to_bytes(1 << (width_code - 24), "big")
+
+
+_new_entry: Final[Callable[[list[Any]], Entry]] = partial(tuple.__new__, Entry)
+"""``Entry`` itself is a Python function; this is not."""
+_NULL: Final = b"\xf6"
+_SHORT: Final = 512
+"""Most strings are shorter, and find their head ready."""
+_STRING_HEADS: Final = tuple(_head_of(0x40, length) for length in range(_SHORT))
+_ENTRY_HEADS: Final = tuple(b"\x83" + _head_of(0x00, keyspace) for keyspace in range(256))
+"""How an entry begins: an array of three, then its keyspace."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeGuard, assert_never
+from typing import Final, Literal, TypeGuard, assert_never
 
 from exo_stream.decision import (
     UNKNOWN,
@@ -25,6 +25,9 @@ from exo_stream.producers import Accepted, Duplicate, Producer, Rejected, judge
 
 Requirement = int | Literal["absent", "present"]
 """What must hold of a key: it is absent, it is present, or its version is this number."""
+
+_new_entry: Final[Callable[[type[Entry], tuple[int, bytes, bytes]], Entry]] = tuple.__new__
+"""``Entry`` itself is a Python function; this is half of a put's way in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,14 @@ def checked_write(
         raise InvalidRequestError("a batch needs at least one entry")
     if len(entries) > limits.batch_entries_max:
         raise LimitExceededError("batch_entries_max", limits.batch_entries_max, len(entries))
+    payload_bytes = 0
     for _, key, value in entries:
-        if len(key) > STORE_KEY_BYTES_MAX:
-            raise LimitExceededError("key_bytes_max", STORE_KEY_BYTES_MAX, len(key))
-        if value is not None and len(value) > limits.value_bytes_max:
-            raise LimitExceededError("value_bytes_max", limits.value_bytes_max, len(value))
-    payload_bytes = sum([len(key) + len(value or b"") for _, key, value in entries])
+        key_bytes, value_bytes = len(key), 0 if value is None else len(value)
+        if key_bytes > STORE_KEY_BYTES_MAX:
+            raise LimitExceededError("key_bytes_max", STORE_KEY_BYTES_MAX, key_bytes)
+        if value_bytes > limits.value_bytes_max:
+            raise LimitExceededError("value_bytes_max", limits.value_bytes_max, value_bytes)
+        payload_bytes += key_bytes + value_bytes
     if payload_bytes > limits.batch_bytes_max:
         raise LimitExceededError("batch_bytes_max", limits.batch_bytes_max, payload_bytes)
     if producer is not None:
@@ -80,13 +85,14 @@ def checked_write(
 
 def _put_entries(puts: Iterable[tuple[bytes, bytes]]) -> list[Entry]:
     store = int(Keyspace.STORE)
+    entries: list[Entry] = []
     try:
-        entries = [Entry(store, key, value) for key, value in puts]
+        for key, value in puts:
+            if type(key) is not bytes or type(value) is not bytes:
+                raise InvalidRequestError("keys and values are bytes")
+            entries.append(_new_entry(Entry, (store, key, value)))
     except (TypeError, ValueError):
         raise InvalidRequestError("puts are pairs of a key and a value, both bytes") from None
-    for _, key, value in entries:
-        if type(key) is not bytes or type(value) is not bytes:
-            raise InvalidRequestError("keys and values are bytes")
     return entries
 
 
