@@ -272,6 +272,7 @@ async def _wait_for_space(means: Means, stop: _SpaceRanOut) -> None:
     durable = await _reopen(means, stop.requests)
     if durable is None:
         return
+    _abandon_work(means)
     log.info("space came back", durable=durable)
     batches = stop.group.batches
     if batches and durable >= batches[-1].sequence:
@@ -280,6 +281,16 @@ async def _wait_for_space(means: Means, stop: _SpaceRanOut) -> None:
         await means.committed.send(batches)
     else:
         _refuse(stop.requests, StoreFullError("no space; nothing was kept"))
+
+
+def _abandon_work(means: Means) -> None:
+    """Jobs planned on what the file was before it was opened again must not touch it now: one
+    would delete what turned out durable, or go on with what is about to be read anew.
+    """
+    while pieces := means.work.take(
+        requests_max=means.limits.group_batches_max, bytes_max=means.limits.waiting_bytes_max
+    ):
+        _refuse(pieces, StoreError("the file was opened again meanwhile; ask again"))
 
 
 async def _reopen(means: Means, requests: Sequence[Decide[Any]]) -> int | None:

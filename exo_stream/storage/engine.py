@@ -214,7 +214,8 @@ class Engine(Protocol):
 
     def reopen(self) -> int:
         """[writer] Open the file again after "no space", replay, CHECKPOINT; answer the last
-        durable sequence. The Version stays as it was: ``install`` what turned out durable.
+        durable sequence. The Version stays as it was: ``install`` what turned out durable. A job
+        planned before is void: do not step it again.
 
         Raises StoreFullError while there is still no space: call it again later.
         """

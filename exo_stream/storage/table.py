@@ -118,6 +118,9 @@ class Table:
         if version.frozen is not None and version.frozen.last_sequence <= folded_through:
             version = replace(version, frozen=None)
         self._set_runs(version, runs_of(blocks))
+        # A block may have been given up for lost when its COMMIT failed, and is there after all.
+        for block in _block_ids(self.version):
+            self.dead.pop(block, None)
         self.bury(before)
         self._freeze_if_full()
 
