@@ -1,0 +1,242 @@
+"""Live seats: frames written without waking anybody, and never a gap or a duplicate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from exo_stream import Platform
+from exo_stream.actors import fanout
+from exo_stream.interest import Seat
+from exo_stream.payload import EncodedBatch
+from exo_stream.selectors import Selector
+from exo_stream.subscription import Delivered, Oldest, Subscription
+from tests.worlds import in_memory, put_one_by_one
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the two halves of a batch; only with the second is the batch received."""
+
+    sequence: int
+    finished: int | None
+
+
+@dataclass(slots=True)
+class Encodings:
+    """Encodes, and remembers what."""
+
+    asked: list[list[int]] = field(default_factory=list)
+
+    def encode(self, batches: Sequence[EncodedBatch]) -> list[Part]:
+        self.asked.append([batch.sequence for batch in batches])
+        return [
+            part
+            for batch in batches
+            for part in (Part(batch.sequence, None), Part(batch.sequence, batch.sequence))
+        ]
+
+
+class Reader:
+    """A connection with one subscription: it pulls until it follows, then takes a seat."""
+
+    def __init__(self, platform: Platform, prefix: bytes) -> None:
+        self.received: list[int] = []
+        self.room = 1_000_000
+        self.wants_seats = True
+        self.seat: Seat[Part] | None = None
+        self.subscription = Subscription(platform.sources, Selector(prefix))
+        self.scope = trio.CancelScope()
+        self._half: int | None = None
+        self._encode = Encodings().encode
+
+    def try_send(self, part: Part) -> bool:
+        """Take one part, if there is room for it."""
+        if not self.room:
+            return False
+        self.room -= 1
+        if part.finished is None:
+            self._half = part.sequence
+        else:
+            assert self._half == part.sequence, "the halves of a batch come together"
+            self.received.append(part.sequence)
+        return True
+
+    def share(self, encodings: Encodings) -> None:
+        """Let equal seats share what ``encodings`` encodes."""
+        self._encode = encodings.encode
+
+    def leave(self) -> None:
+        """Give the seat up in the middle of whatever the fan-out is doing."""
+        seat, self.seat = self.seat, None
+        if seat is not None:
+            self.subscription.leave_seat(seat)
+            seat.lost.set()
+
+    async def run(self) -> None:
+        """Read for ever; ``scope`` interrupts a pull."""
+        await self.subscription.start(Oldest())
+        while True:
+            if self.subscription.following and self.wants_seats:
+                self.seat = self.subscription.take_seat(self._encode, self.try_send)
+                await self.seat.lost.wait()
+                self.leave()
+                self.room = 1_000_000
+            else:
+                with trio.CancelScope() as self.scope:
+                    message = await self.subscription.pull()
+                    if isinstance(message, Delivered):
+                        self.received += [batch.sequence for batch in message.batches]
+
+
+async def reader_of(
+    nursery: trio.Nursery,
+    platform: Platform,
+    prefix: bytes = b"",
+    encodings: Encodings | None = None,
+) -> Reader:
+    """A reader that has a seat."""
+    reader = Reader(platform, prefix)
+    if encodings is not None:
+        reader.share(encodings)
+    nursery.start_soon(reader.run)
+    await wait_all_tasks_blocked()
+    assert reader.seat is not None
+    return reader
+
+
+async def test_equal_selectors_are_encoded_once_and_others_for_themselves() -> None:
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        encodings = Encodings()
+        readers = [
+            await reader_of(nursery, platform, prefix, encodings)
+            for prefix in (b"", b"a", b"a", b"b", b"a", b"", b"c")
+        ]
+        await put_one_by_one(platform, [b"a1", b"b1", b"a2"])
+        await wait_all_tasks_blocked()
+        assert sorted(encodings.asked) == [[1], [1], [2], [2], [3], [3]]
+        assert [reader.received for reader in readers] == [
+            [1, 2, 3],
+            [1, 3],
+            [1, 3],
+            [2],
+            [1, 3],
+            [1, 2, 3],
+            [],
+        ]
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_task_is_woken_for_a_seat() -> None:
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        reader = await reader_of(nursery, platform)
+        seat = reader.seat
+        await put_one_by_one(platform, [b"k"] * 5)
+        await wait_all_tasks_blocked()
+        assert reader.received == [1, 2, 3, 4, 5]
+        assert reader.seat is seat
+        assert reader.subscription.position == 0, "until it leaves, the seat knows its position"
+        reader.leave()
+        assert reader.subscription.position == 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_seat_lost_between_the_parts_of_a_batch_is_given_the_whole_batch_again() -> None:
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        reader = await reader_of(nursery, platform)
+        reader.room = 3  # one batch and a half
+        await put_one_by_one(platform, [b"k"] * 4)
+        await wait_all_tasks_blocked()
+        assert reader.received == [1, 2, 3, 4]
+        assert reader.seat is not None, "it has caught up, and sits again"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_seat_that_is_lost_goes_on_after_what_did_not_match_it() -> None:
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        reader = await reader_of(nursery, platform, b"mine")
+        await put_one_by_one(platform, [b"mine", b"other", b"other"])
+        await wait_all_tasks_blocked()
+        reader.wants_seats = False
+        reader.leave()
+        assert reader.subscription.position == 3
+        nursery.cancel_scope.cancel()
+
+
+async def test_leaving_while_others_are_written_to_neither_loses_nor_repeats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fanout, "SEATS_PER_CHECKPOINT", 1)
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        readers = [await reader_of(nursery, platform) for _ in range(6)]
+        for number in range(30):
+            nursery.start_soon(platform.put_batch, [(b"k", b"%d" % number)])
+            for _ in range(number % 5):
+                await trio.lowlevel.checkpoint()
+            readers[number % 6].leave()
+        await wait_all_tasks_blocked()
+        for reader in readers:
+            assert reader.received == list(range(1, 31))
+        nursery.cancel_scope.cancel()
+
+
+Step = tuple[Literal["put", "pass", "leave", "interrupt", "room", "seats"], int]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "put", "pass", "leave", "interrupt", "room", "seats"]),
+        st.integers(0, 11),
+    ),
+    max_size=60,
+)
+PREFIXES = [b"", b"", b"a", b"a", b"b", b"ab"]
+KEYS = [b"a", b"b", b"ab", b"c"]
+
+
+async def live(steps: list[Step]) -> None:
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        readers = [Reader(platform, prefix) for prefix in PREFIXES]
+        shared = Encodings()
+        for reader in readers:
+            reader.share(shared)
+            nursery.start_soon(reader.run)
+        keys: dict[int, bytes] = {}
+
+        async def put(key: bytes) -> None:
+            keys[await platform.put_batch([(key, b"")])] = key
+
+        for step, number in steps:
+            reader = readers[number % len(readers)]
+            match step:
+                case "put":
+                    nursery.start_soon(put, KEYS[number % len(KEYS)])
+                case "pass":
+                    for _ in range(number):
+                        await trio.lowlevel.checkpoint()
+                case "leave":
+                    reader.leave()
+                case "interrupt":
+                    reader.scope.cancel()
+                case "room":
+                    reader.room = number // len(readers)
+                case "seats":
+                    reader.wants_seats = not reader.wants_seats
+        await trio.sleep(60)
+        for reader, prefix in zip(readers, PREFIXES, strict=True):
+            expected = [number for number in sorted(keys) if keys[number].startswith(prefix)]
+            assert reader.received == expected
+        nursery.cancel_scope.cancel()
+
+
+@settings(max_examples=150)
+@given(STEPS)
+def test_whatever_happens_to_a_seat_every_batch_comes_once(steps: list[Step]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fanout, "SEATS_PER_CHECKPOINT", 1)
+        trio.run(live, steps, clock=MockClock(autojump_threshold=0))
