@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import trio
-from trio_websocket import WebSocketConnection, connect_websocket
+from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from exo_stream.limits import Limits
 from exo_stream.platform import Platform
@@ -70,13 +70,14 @@ async def connected(
     port: int, *, subprotocols: tuple[str, ...] = (SUBPROTOCOL,)
 ) -> AsyncIterator[Wire]:
     """A WebSocket to the port, not greeted yet."""
-    async with trio.open_nursery() as nursery:
-        socket = await connect_websocket(
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    # trio-websocket leaves a stream open whose server said Close first.
+    async with stream, trio.open_nursery() as nursery:
+        socket = await wrap_client_stream(
             nursery,
+            stream,
             "127.0.0.1",
-            port,
             "/v1/ws",
-            use_ssl=False,
             subprotocols=list(subprotocols),
             max_message_size=1 << 26,
         )

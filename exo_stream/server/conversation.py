@@ -247,11 +247,12 @@ class Conversation:
     def _subscribe(self, request: Subscribe, nursery: trio.Nursery) -> None:
         following = Following(self, request)
         self._subscriptions[request.id] = following
-        nursery.start_soon(self._follow, following)
+        too_many = len(self._subscriptions) > self.limits.subscriptions_max
+        nursery.start_soon(self._follow, following, too_many)
 
-    async def _follow(self, following: Following) -> None:
+    async def _follow(self, following: Following, too_many: bool) -> None:
         try:
-            await following.run(too_many=len(self._subscriptions) > self.limits.subscriptions_max)
+            await following.run(too_many=too_many)
         finally:
             self._subscriptions.pop(following.id, None)
 

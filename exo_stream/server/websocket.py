@@ -137,6 +137,8 @@ class WebSocket:
         self._screen = screen
         self._connection = connection
         self._share = share
+        self.has_last_word = False
+        """Whether we said Close without waiting for the peer's: it may not have read it yet."""
 
     async def receive(self) -> bytes | str | None:
         """The next message, None when there will be none.
@@ -170,8 +172,10 @@ class WebSocket:
         if screen.close_sent or self.transport.closed:
             return
         if screen.verdict is not None:
+            self.has_last_word = True
             await screen.send_all(close_frame(*screen.verdict))
         elif closed is not None and closed.code in _CODES_OF_LIBRARY:
+            self.has_last_word = True
             await screen.send_all(close_frame(closed.code, closed.reason or ""))
         elif closed is None:
             await self._connection.aclose(close.code, reason or close.meaning)
@@ -223,7 +227,7 @@ async def run_websocket(
     with budget.open_share() as share:
         async with trio.open_nursery() as nursery:
             screen = Screen(transport, handshake, limits, share)
-            with trio.fail_after(limits.handshake_seconds_max):
+            with trio.move_on_after(limits.handshake_seconds_max) as opening:
                 request = await wrap_server_stream(
                     nursery,
                     cast("trio.abc.Stream", screen),
@@ -231,12 +235,14 @@ async def run_websocket(
                     receive_buffer_size=RECEIVE_BYTES,
                 )
                 connection = await _accept(request, subprotocol)
+            if opening.cancelled_caught:
+                raise trio.BrokenResourceError("the handshake took too long")
             socket = WebSocket(transport, screen, connection, share)
             transport.on_partial = lambda: nursery.start_soon(socket.flush)
             nursery.start_soon(socket.keep_alive, limits.ping_seconds)
             await _converse(socket, converse, limits.close_seconds_max)
             nursery.cancel_scope.cancel()
-        await transport.linger(limits.close_seconds_max)
+        await transport.linger(limits.close_seconds_max if socket.has_last_word else 0)
 
 
 async def _accept(request: WebSocketRequest, subprotocol: str | None) -> WebSocketConnection:
