@@ -14,8 +14,10 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 from exo_stream.client import Client, connect
 from exo_stream.client.address import Address
 from exo_stream.client.patience import Patience
+from exo_stream.client.remote_feed import RemoteFeed
 from exo_stream.errors import UnavailableError
 from exo_stream.limits import Limits
+from exo_stream.model import Batch
 from exo_stream.platform import Platform
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.messages import SUBPROTOCOL
@@ -136,11 +138,9 @@ class Puppet:
         self.session = Session(Role.SERVER, Limits())
         self._heard: list[m.Message] = []
 
-    async def greet(self, **welcome: Any) -> None:
+    async def greet(self, *, version: int = 1) -> None:
         await self.hear(m.Hello)
-        await self.say(
-            m.Welcome(**{"version": 1, "log_id": LOG_ID, "frontier": 9, "oldest": 1} | welcome)
-        )
+        await self.say(m.Welcome(version, LOG_ID, frontier=9, oldest=1))
 
     async def say(self, *messages: m.Message) -> None:
         await self.websocket.send_message(self.session.send(*messages))
@@ -167,7 +167,7 @@ def puppets(*plays: Play, subprotocol: str | None = SUBPROTOCOL) -> Serve:
     async def serve(stream: trio.abc.Stream) -> None:
         play = waiting.pop(0) if len(waiting) > 1 else waiting[0]
         async with trio.open_nursery() as nursery:
-            request = await wrap_server_stream(nursery, stream)  # type: ignore[arg-type]
+            request = await wrap_server_stream(nursery, stream)
             websocket = await request.accept(subprotocol=subprotocol)
             with suppress(ConnectionClosed):
                 await play(Puppet(websocket))
@@ -175,3 +175,31 @@ def puppets(*plays: Play, subprotocol: str | None = SUBPROTOCOL) -> Serve:
             nursery.cancel_scope.cancel()
 
     return serve
+
+
+async def log_of(platform: Platform) -> list[tuple[int, list[bytes]]]:
+    found = []
+    for sequence in range(1, await platform.current_sequence() + 1):
+        batch = await platform.get_batch(sequence)
+        assert batch is not None
+        found.append((sequence, [entry.key for entry in batch.entries]))
+    return found
+
+
+async def next_batch(feed: RemoteFeed) -> Batch:
+    batch = await feed.__anext__()
+    assert isinstance(batch, Batch)
+    return batch
+
+
+async def puts_at_once(client: Client, count: int) -> list[int]:
+    """The sequences of so many puts of different tasks, in no order."""
+    sequences: list[int] = []
+
+    async def put(number: int) -> None:
+        sequences.append(await client.put_batch([(b"%d" % number, b"v")]))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(put, number)
+    return sequences

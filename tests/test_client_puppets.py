@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +11,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream.client import Client, connect
-from exo_stream.client.dialing import dialing
 from exo_stream.client.patience import Patience
 from exo_stream.errors import InvalidRequestError, OverloadedError, UnavailableError
 from exo_stream.feed import CaughtUp, FellBehind, Heartbeat, Progress
@@ -488,4 +486,3 @@ async def test_tls_with_a_server_that_has_none_is_one_clear_sentence() -> None:
             async with connect(f"wss://127.0.0.1:{port}", patience=Patience(attempts_max=1)):
                 raise AssertionError
         nursery.cancel_scope.cancel()
-    assert dialing(ssl.create_default_context())

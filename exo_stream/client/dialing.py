@@ -75,7 +75,10 @@ class _Watched:
         self.ended = trio.Event()
         self._stream = stream
         self.send_all = stream.send_all
-        self.aclose = stream.aclose
+
+    async def aclose(self) -> None:
+        self.ended.set()
+        await self._stream.aclose()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         try:
@@ -169,7 +172,9 @@ async def _shake_hands(
         )
         race.cancel_scope.cancel()
     if websocket is None:
-        raise UnavailableError(f"{address} hung up, or took too long, in the handshake")
+        raise UnavailableError(
+            f"{address} is no exo-stream server: it hung up, spoke something else or took too long"
+        )
     if websocket.subprotocol != SUBPROTOCOL:
         raise UnavailableError(f"{address} does not speak {SUBPROTOCOL}")
     return websocket

@@ -63,6 +63,7 @@ class RemoteFeed:
         self._error: ExoStreamError | None = None
         self._changed = trio.Event()
         self._taken = trio.Event()
+        self._begun = False
         self._finished: Cursor | None = None
         self._handed_out: Cursor | None = None
         self._steps = 0
@@ -73,7 +74,7 @@ class RemoteFeed:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._link.follow(self)
         try:
-            while self._finished is None:
+            while not self._begun:
                 self._raise_if_over()
                 await self._wait_changed()
         except BaseException:
@@ -91,9 +92,11 @@ class RemoteFeed:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     @property
-    def cursor(self) -> Cursor:
-        """The resolved start, then the last message that is finished: resume after it."""
-        assert self._finished is not None, "a feed is used inside its async with block"
+    def cursor(self) -> Cursor | None:
+        """The resolved start, then the last message that is finished: resume after it.
+
+        None while a snapshot is not whole: whoever loses it has nothing to resume from.
+        """
         return self._finished
 
     def __aiter__(self) -> Self:
@@ -111,6 +114,7 @@ class RemoteFeed:
 
     async def next_message(self) -> FeedMessage:
         """The next message. Asking for it says that the one before is finished."""
+        assert self._begun, "a feed is used inside its async with block"
         if self._handed_out is not None:
             self._finished, self._handed_out = self._handed_out, None
         await self._take_a_breath()
@@ -148,8 +152,9 @@ class RemoteFeed:
         if message.id == self._id and self._phase is _Phase.ASKED:
             self._phase = _Phase.LIVE
             self._inbox.subscribed(message.cursor)
-            if self._finished is None:
+            if not self._begun and isinstance(self._inbox.resume, m.StartAfter):
                 self._finished = message.cursor
+            self._begun = True
             self._changed.set()
 
     def deliver(self, message: m.Delivery, frame_bytes: int) -> None:
