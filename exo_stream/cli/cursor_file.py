@@ -39,7 +39,7 @@ class CursorFile:
         """Replace the saved cursor; on return a crash of the machine cannot leave half of it."""
         if cursor == self._saved:
             return
-        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
+        beside = self._path.with_name(f"{self._path.name}.new")
         try:
             with beside.open("w") as file:
                 file.write(f"{cursor}\n")

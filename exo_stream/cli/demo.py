@@ -113,7 +113,7 @@ class Viewer:
 
     def show(self, message: FeedMessage) -> None:
         """Print the message."""
-        self._printer.print(message)
+        self._printer.hand_over(message)
 
 
 class LiveViewer(Viewer):

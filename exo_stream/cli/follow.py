@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from functools import partial
 
 import trio
 
@@ -20,7 +19,7 @@ from exo_stream.model import Batch, Cursor
 async def follow(args: Namespace, out: Output) -> int:
     """Print each message; save its cursor, if it has one, once it was printed."""
     file, after = _resumed(args)
-    text, left = FeedPrinter(out), args.count
+    printer, left = FeedPrinter(out, file), args.count
     is_new = after is None
     async with (
         connected(args) as client,
@@ -36,10 +35,8 @@ async def follow(args: Namespace, out: Output) -> int:
     ):
         async for message in feed.messages():
             # In a thread, for whoever reads our output may be slow, and the connection must live.
-            await trio.to_thread.run_sync(partial(text.print, message), abandon_on_cancel=True)
-            cursor = getattr(message, "cursor", None)
-            if file is not None and cursor is not None:
-                await trio.to_thread.run_sync(file.save, cursor)
+            # Given up (Ctrl-C while the output is stuck), nothing is saved that was not printed.
+            await trio.to_thread.run_sync(printer.hand_over, message, abandon_on_cancel=True)
             if left is not None and isinstance(message, Batch):
                 left -= 1
                 if left == 0:
@@ -61,14 +58,15 @@ def _resumed(args: Namespace) -> tuple[CursorFile | None, Cursor | None]:
 
 
 class FeedPrinter:
-    """Prints a feed's messages in the form that its output asks for."""
+    """Prints a feed's messages in the form that its output asks for, and saves their cursors."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: Output, file: CursorFile | None = None) -> None:
         self._out = out
+        self._file = file
         self._aligned = Aligned(color=is_colourful())
 
-    def print(self, message: FeedMessage) -> None:
-        """Print one message in one write."""
+    def hand_over(self, message: FeedMessage) -> None:
+        """Print one message in one write; then save its cursor, if it has one."""
         if self._out.is_json:
             text = as_json(message)
         elif self._out.is_terminal:
@@ -76,3 +74,6 @@ class FeedPrinter:
         else:
             text = as_columns(message)
         self._out.write(text.encode(errors="replace"))
+        cursor = getattr(message, "cursor", None)
+        if self._file is not None and cursor is not None:
+            self._file.save(cursor)
