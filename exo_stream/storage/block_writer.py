@@ -85,7 +85,10 @@ class BlockWriter:
     def close_block(self) -> None:
         """End the block at hand, if it has rows."""
         block, self._open = self._open, None
-        if block is None or not block.ids:
+        if block is None:
+            return
+        if not block.ids:
+            self.ids.remove(block.id)
             return
         fences = Fences(block.first_keys, block.last_key, block.ids, block.rows, block.sizes)
         self.blocks.append(

@@ -37,7 +37,7 @@ def open_duckdb_engine(
     try:
         return DuckDBEngine(database, limits=limits, now=now)
     except BaseException:
-        database.close()
+        database.abandon()  # as it is: what is wrong with it must stay to be seen
         raise
 
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cbor2
 import duckdb
 
+from exo_stream.errors import CorruptionError
 from exo_stream.storage.blocks import SUB_BLOCK_BITS, Block, Fences
 from exo_stream.storage.database import Rows
 from exo_stream.storage.filters import Filter
 
 
 def load(rows: Rows) -> list[Block]:
-    """Every live block."""
+    """Every live block. Raises CorruptionError if fences or filters cannot be read."""
     found = rows.fetch(
         "SELECT block, run, tier, entries, bytes, checksum, folded_through, created_at,"
         " fences, bloom FROM manifest JOIN filters USING (block)"
     )
-    return [_block(*columns) for columns in found]
+    try:
+        return [_block(*columns) for columns in found]
+    except (cbor2.CBORDecodeError, ValueError, TypeError) as error:
+        raise CorruptionError("the fences or the filter of a block cannot be read") from error
 
 
 def insert(con: duckdb.DuckDBPyConnection, blocks: Sequence[Block]) -> None:
