@@ -24,6 +24,7 @@ from exo_stream.errors import (
     PlatformClosedError,
     StoreError,
 )
+from exo_stream.model import Batch
 from exo_stream.platform import Platform, open_platform
 from exo_stream.producers import Producer
 from tests.torture import workload
@@ -130,14 +131,18 @@ async def _read_back(store: Platform, writer: int, number: int, sequence: int) -
 
 
 async def _follow(store: Platform) -> None:
-    """What a follower has seen is durable, and has no gap."""
-    async with store.subscribe(start="now") as feed:
-        assert feed.cursor is not None
-        expected = feed.cursor.sequence + 1
-        async for batch in feed:
-            assert batch.sequence == expected, (batch.sequence, expected)
-            expected += 1
-            say("shown", batch.sequence)
+    """What a follower has seen is durable, and has no gap; it comes back if it could not read."""
+    cursor = store.cursor
+    while True:
+        with suppress(OverloadedError, PlatformClosedError):
+            async with store.subscribe(after=cursor) as feed:
+                async for batch in feed:
+                    expected = cursor.sequence + 1
+                    assert batch.sequence == expected, (batch.sequence, expected)
+                    assert isinstance(batch, Batch)
+                    cursor = batch.cursor
+                    say("shown", batch.sequence)
+        await trio.sleep(RETRY_SECONDS)
 
 
 async def _scan(store: Platform) -> None:
