@@ -1,5 +1,6 @@
 """exo_stream: an event log and a key-value table in one DuckDB file, inside your trio program."""
 
+from exo_stream.client import Client, connect
 from exo_stream.errors import (
     BatchEvictedError,
     ConflictError,
@@ -33,6 +34,7 @@ __all__ = [
     "Batch",
     "BatchEvictedError",
     "CaughtUp",
+    "Client",
     "ConflictError",
     "Cursor",
     "CursorAheadError",
@@ -58,5 +60,6 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "VersionedValue",
+    "connect",
     "open_platform",
 ]
