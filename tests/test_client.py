@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,4 +238,43 @@ async def test_over_a_real_socket_with_seats() -> None:
                     for number in range(20):
                         await client.put_batch([(b"k%d" % number, b"v")])
                         assert (await next_batch(feed)).entries[0].key == b"k%d" % number
+        nursery.cancel_scope.cancel()
+
+
+OPENSSL = (
+    *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+    *("-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    key, path = tmp_path / "localhost.key", tmp_path / "localhost.pem"
+    options = ("-keyout", key, "-out", path)
+    subprocess.run([*OPENSSL, *options], check=True, capture_output=True)
+    path.write_text(key.read_text() + path.read_text())
+    return path
+
+
+async def test_over_tls(certificate: Path) -> None:
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(certificate)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        serve, _ = server_of(platform)
+
+        async def serve_tls(stream: trio.SocketStream) -> None:
+            await serve(trio.SSLStream(stream, ours, server_side=True))
+
+        sockets = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve_tls, sockets)
+        url = f"wss://127.0.0.1:{sockets[0].socket.getsockname()[1]}"
+        with trio.fail_after(30):
+            async with connect(url, ssl_context=trusting) as client:
+                assert await client.put_batch([(b"k", b"v")]) == 1
+            with pytest.raises(UnavailableError, match="certificate"):
+                async with connect(url):
+                    raise AssertionError
         nursery.cancel_scope.cancel()

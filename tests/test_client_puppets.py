@@ -124,6 +124,19 @@ async def test_a_server_that_is_not_ours_is_one_clear_sentence(
     assert "\n" not in str(caught.value)
 
 
+async def test_a_host_that_does_not_answer_is_one_clear_sentence(
+    clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_answer(*_: Any) -> trio.SocketStream:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio, "open_tcp_stream", no_answer)
+
+    with pytest.raises(UnavailableError, match="no answer in 10 s"):
+        async with connect(URL):
+            raise AssertionError
+
+
 async def test_no_server_is_one_clear_sentence() -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
