@@ -7,10 +7,17 @@ from typing import Final
 
 import duckdb
 
+from exo_stream.limits import MIB
 from exo_stream.storage.schema import ROW_GROUP_ROWS
 
 NEVER_BYTES: Final = "900TB"
 """A WAL never grows to this: checkpoints happen when we say so, not inside a COMMIT."""
+
+MEMORY_PER_BATCH_BYTE: Final = 4
+"""DuckDB holds a large value two or three times while it is written, replayed or read."""
+
+OFFLINE_MEMORY_BYTES: Final = 1024 * MIB
+"""For work on a stopped file, whatever the largest batch in it: it may have 256 MiB."""
 
 _SETTINGS: Final = {
     "allow_community_extensions": "false",

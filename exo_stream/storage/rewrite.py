@@ -18,7 +18,7 @@ import duckdb
 import structlog
 
 from exo_stream.errors import CorruptionError, ForeignFileError, InvalidRequestError
-from exo_stream.limits import MIB, Limits
+from exo_stream.limits import MIB
 from exo_stream.model import Row, row_key
 from exo_stream.storage import creation, directory, failures, inspection, manifest, meta
 from exo_stream.storage.block_check import check_sums
@@ -26,7 +26,7 @@ from exo_stream.storage.block_writer import BlockWriter
 from exo_stream.storage.blocks import Block
 from exo_stream.storage.database import Rows
 from exo_stream.storage.findings import Findings, Report
-from exo_stream.storage.instance import attach
+from exo_stream.storage.instance import OFFLINE_MEMORY_BYTES, attach
 from exo_stream.storage.lock_file import SUFFIX, LockFile
 from exo_stream.storage.log_check import raw_pages
 from exo_stream.storage.merge_plan import Slice, components, slices
@@ -55,7 +55,10 @@ class Compaction:
 
 
 def compact(
-    path: str | os.PathLike[str], out: str | os.PathLike[str], *, memory_bytes: int | None = None
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    memory_bytes: int = OFFLINE_MEMORY_BYTES,
 ) -> Compaction:
     """Write a small copy of the stopped file ``path`` to ``out``, which must not exist.
 
@@ -64,7 +67,6 @@ def compact(
     StoreFullError, StoreError.
     """
     source, target = Path(os.path.realpath(path)), Path(os.path.realpath(out))
-    memory_bytes = memory_bytes or Limits().engine_memory_bytes
     if not source.is_file():
         raise ForeignFileError(f"{source} is no file")
     _refuse_existing(target)

@@ -10,19 +10,18 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from exo_stream.errors import CorruptionError, ForeignFileError
-from exo_stream.limits import Limits
 from exo_stream.model import Entry
 from exo_stream.storage import failures, inspection, manifest, meta
 from exo_stream.storage.block_check import check_blocks
 from exo_stream.storage.database import Rows
 from exo_stream.storage.findings import Finding, Findings, Report
 from exo_stream.storage.fold_check import FoldCheck
-from exo_stream.storage.instance import attach
+from exo_stream.storage.instance import OFFLINE_MEMORY_BYTES, attach
 from exo_stream.storage.lock_file import LockFile
 from exo_stream.storage.log_check import check_log
 
 
-def verify(path: str | os.PathLike[str], *, memory_bytes: int | None = None) -> Report:
+def verify(path: str | os.PathLike[str], *, memory_bytes: int = OFFLINE_MEMORY_BYTES) -> Report:
     """Read the whole file and report every contradiction in it.
 
     What a killed process left in the write-ahead log counts as part of the file. Raises
@@ -31,7 +30,6 @@ def verify(path: str | os.PathLike[str], *, memory_bytes: int | None = None) -> 
     real = Path(os.path.realpath(path))
     if not real.is_file():
         raise ForeignFileError(f"{real} is no file")
-    memory_bytes = memory_bytes or Limits().engine_memory_bytes
     lock = LockFile(real)
     try:
         inspection.inspect(real, memory_bytes=memory_bytes)
