@@ -108,7 +108,7 @@ class DuckDBEngine:
         """[writer] Make ``group`` durable: the log rows, and the floor, in one transaction."""
         with self._database.transaction() as con:
             if group.batches:
-                batch_log.append(con, group.batches)
+                batch_log.append(self._database.log_appender, group.batches)
             if group.floor is not None:
                 batch_log.move_floor(con, group.floor)
         return group
