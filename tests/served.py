@@ -18,7 +18,7 @@ import structlog
 
 from exo_stream.cli.program import main
 
-GUARD_SECONDS = 60
+GUARD_SECONDS = 30
 """Nothing here takes as long; what does hangs."""
 
 EXO_STREAM = [sys.executable, "-m", "exo_stream"]

@@ -15,6 +15,8 @@ from exo_stream.model import SEQUENCE_MAX
 URL: Final = "ws://127.0.0.1:4437/v1/ws"
 """Where ``serve`` listens by default."""
 
+DEMO_FILE: Final = "exo-demo.duckdb"
+
 PATIENCE_SECONDS: Final = 60.0
 """How long a command outlives its server: longer than a restart, shorter than an operator's."""
 
@@ -173,7 +175,7 @@ def _serving(command: AddCommand) -> None:
         description="Open a file, serve it, publish this machine's telemetry into it "
         "once a second, and follow it here.",
     )
-    demo.add_argument("file", nargs="?", default="exo-demo.duckdb", metavar="FILE")
+    demo.add_argument("file", nargs="?", default=DEMO_FILE, metavar="FILE")
     _listening(demo)
     demo.add_argument("--count", type=number_from(1), metavar="N", help="end after N batches")
     demo.add_argument("--seconds", type=seconds, metavar="N", help="end after N seconds")

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 import trio
 
-from exo_stream.cli.arguments import URL
+from exo_stream.cli.arguments import DEMO_FILE, URL
 from exo_stream.cli.dashboard import Caption, Followed, frame
 from exo_stream.cli.exit_codes import OK
 from exo_stream.cli.feed_text import is_colourful
@@ -44,7 +44,7 @@ async def demo(args: Namespace, out: Output) -> int:
         async with open_platform(args.file) as platform, trio.open_nursery() as nursery:
             address = await nursery.start(partial(serve, platform, host=host, port=port))
             nursery.start_soon(publish_telemetry, platform, args.interval)
-            viewer = _viewer(out, state, caption(args.file, url_of(*address)))
+            viewer = _viewer(out, state, caption(args, url_of(*address)))
             if args.seconds is not None:
                 nursery.cancel_scope.deadline = trio.current_time() + args.seconds
             await follow(platform, viewer, args.count)
@@ -127,15 +127,11 @@ class LiveViewer(Viewer):
     def show(self, message: FeedMessage) -> None:
         """Draw the state, if the message has changed it."""
         if isinstance(message, Batch | SnapshotEnd):
-            size = os.get_terminal_size(self._out.fd)
+            width, height = size = self._out.size
             lines = frame(
-                self.state,
-                self._caption,
-                width=size.columns,
-                height=size.lines,
-                color=is_colourful(),
+                self.state, self._caption, width=width, height=height, color=is_colourful()
             )
-            self._out.write(self._redrawn.draw(lines, size=tuple(size)).encode())
+            self._out.write(self._redrawn.draw(lines, size=size).encode())
 
 
 def _viewer(out: Output, state: Followed, caption: Caption) -> Viewer:
@@ -148,19 +144,21 @@ def _viewer(out: Output, state: Followed, caption: Caption) -> Viewer:
     return Viewer(out, state)
 
 
-def caption(path: str, url: str) -> Caption:
+def caption(args: Namespace, url: str) -> Caption:
     """What to try from a second terminal, in commands that work from this folder."""
     called = Path(sys.argv[0]).absolute()
     program = "python -m exo_stream" if called.name == "__main__.py" else _from_here(called)
     run = called.parents[2] / "scripts" / "run"
-    again = _from_here(run) if run.exists() else f"{program} demo"
+    again = [_from_here(run)] if run.exists() else [*program.split(), "demo"]
+    again += [args.file] if args.file != DEMO_FILE else []
+    again += ["--listen", str(args.listen)] if url != URL else []
     where = "" if url == URL else f" --url {url}"
     return Caption(
-        path=path,
+        path=args.file,
         url=url,
         pid=os.getpid(),
         follow=f"{program} follow{where} --cursor-file demo.cursor",
-        again=shlex.join([*again.split(), *sys.argv[2:]]),
+        again=shlex.join(again),
     )
 
 

@@ -70,7 +70,7 @@ class FeedPrinter:
         if self._out.is_json:
             text = as_json(message)
         elif self._out.is_terminal:
-            text = self._aligned.render(message, self._out.width)
+            text = self._aligned.render(message, self._out.size[0])
         else:
             text = as_columns(message)
         self._out.write(text.encode(errors="replace"))

@@ -7,7 +7,6 @@ up (Ctrl-C) without anybody waiting for a buffer's lock at exit.
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 
 from exo_stream.cli.wording import Json, json_line
@@ -27,9 +26,13 @@ class Output:
         return cls(1, is_json, is_terminal=os.isatty(1) and not is_json)
 
     @property
-    def width(self) -> int:
-        """Columns of the terminal, as they are now."""
-        return shutil.get_terminal_size().columns
+    def size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal as they are now; 80 by 24 if it does not say."""
+        try:
+            columns, lines = os.get_terminal_size(self.fd)
+        except OSError:
+            columns, lines = 0, 0
+        return columns or 80, lines or 24
 
     def write(self, data: bytes) -> None:
         """Write all of ``data``; raises BrokenPipeError when nobody reads any more."""

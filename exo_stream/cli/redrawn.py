@@ -20,9 +20,9 @@ class Redrawn:
 
     def __init__(self) -> None:
         self._lines = 0
-        self._size: tuple[int, ...] = ()
+        self._size = (0, 0)
 
-    def draw(self, lines: Sequence[str], *, size: tuple[int, ...]) -> str:
+    def draw(self, lines: Sequence[str], *, size: tuple[int, int]) -> str:
         """What to write for ``lines``, on a terminal that has this size now."""
         up = ""
         if self._lines and size != self._size:

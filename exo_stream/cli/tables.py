@@ -16,7 +16,7 @@ from exo_stream.cli.output import Output
 def print_table(out: Output, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows of readable cells."""
     if out.is_terminal:
-        text = drawn(columns, rows, width=out.width)
+        text = drawn(columns, rows, width=out.size[0])
     else:
         text = "".join(["\t".join(row) + "\n" for row in rows])
     out.write(text.encode(errors="replace"))
