@@ -38,7 +38,12 @@ async def main():
 asyncio.run(main())
 """
 
-FINE = {"Behavior.OK", "Behavior.INFORMATIONAL"}
+FINE = {
+    "Behavior.OK",
+    "Behavior.INFORMATIONAL",
+    "BehaviorClose.OK",
+    "BehaviorClose.INFORMATIONAL",
+}
 
 
 async def echo(socket: WebSocket) -> Close:

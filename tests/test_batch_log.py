@@ -33,7 +33,7 @@ def reading(db: Database) -> Iterator[Rows]:
 
 def write(db: Database, first: int, last: int, *, value_bytes: int = 10) -> None:
     with db.transaction() as con:
-        batch_log.append(con, make_batches(first, last, value_bytes=value_bytes))
+        batch_log.append(con.appender("log"), make_batches(first, last, value_bytes=value_bytes))
 
 
 def evict(db: Database, floor: int, *, rows_max: int) -> int:
@@ -73,7 +73,7 @@ def test_what_was_appended_is_read_back(db: Database) -> None:
 
 def test_a_batch_may_be_empty(db: Database) -> None:
     with db.transaction() as con:
-        batch_log.append(con, [EncodedBatch(1, 5, b"\x80")])
+        batch_log.append(con.appender("log"), [EncodedBatch(1, 5, b"\x80")])
     assert read_page(db, 0)[0].entries == ()
 
 
@@ -81,7 +81,7 @@ def test_the_largest_numbers_fit(db: Database) -> None:
     """Sequences are unsigned: nothing on the way may turn them into floats or signed numbers."""
     last = (1 << 63) + 7
     with db.transaction() as con:
-        batch_log.append(con, [make_batch(last, committed_at=1 << 62)])
+        batch_log.append(con.appender("log"), [make_batch(last, committed_at=1 << 62)])
         batch_log.move_floor(con, last)
     assert numbers(read_page(db, last - 1, through=last)) == [last]
     with reading(db) as rows:
@@ -90,7 +90,7 @@ def test_the_largest_numbers_fit(db: Database) -> None:
 
 def test_a_hole_in_a_group_is_a_bug(db: Database) -> None:
     with pytest.raises(AssertionError), db.transaction() as con:
-        batch_log.append(con, [make_batch(1), make_batch(3)])
+        batch_log.append(con.appender("log"), [make_batch(1), make_batch(3)])
 
 
 def test_a_page_is_bounded_in_batches_bytes_and_by_the_frontier(db: Database) -> None:

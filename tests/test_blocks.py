@@ -134,7 +134,8 @@ def test_a_sub_block_finds_rows_by_key_and_by_range() -> None:
     sub_block = SubBlock([b"a", b"c", b"e"], [1, 2, 3], [b"x", None, b"z"])
     assert sub_block.row(b"c") == Row(b"c", 2, None)
     assert (sub_block.row(b"b"), sub_block.row(b"f")) == (None, None)
-    assert sub_block.rows(b"b", b"e") == [Row(b"c", 2, None)]
+    assert sub_block.rows(*sub_block.between(b"b", b"e")) == [Row(b"c", 2, None)]
+    assert sub_block.rows(*sub_block.between(b"e", b"b")) == []
 
 
 def test_the_cache_forgets_the_least_recently_used_within_its_bytes() -> None:

@@ -45,7 +45,7 @@ def db(path: Path) -> Iterator[Database]:
 
 def write(db: Database, first: int, last: int) -> None:
     with db.transaction() as con:
-        batch_log.append(con, make_batches(first, last))
+        batch_log.append(con.appender("log"), make_batches(first, last))
 
 
 def newest(db: Database) -> int:
@@ -156,7 +156,7 @@ def test_a_birth_cut_short_is_begun_again(path: Path) -> None:
 def test_a_failed_statement_keeps_nothing_and_the_database_goes_on(db: Database) -> None:
     write(db, 1, 1)
     with pytest.raises(StoreError, match="refused the write") as caught, db.transaction() as con:
-        batch_log.append(con, [make_batch(2)])
+        batch_log.append(con.appender("log"), [make_batch(2)])
         con.execute("SELECT error('no')").fetchall()
     assert not isinstance(caught.value, StoreFullError)
     assert newest(db) == 1
@@ -166,7 +166,7 @@ def test_a_failed_statement_keeps_nothing_and_the_database_goes_on(db: Database)
 
 def test_a_bug_in_the_block_rolls_back_and_leaves_as_itself(db: Database) -> None:
     with pytest.raises(ZeroDivisionError), db.transaction() as con:
-        batch_log.append(con, [make_batch(1)])
+        batch_log.append(con.appender("log"), [make_batch(1)])
         raise ZeroDivisionError
     assert newest(db) == 0
     write(db, 1, 1)

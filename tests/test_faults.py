@@ -1,4 +1,4 @@
-"""A disk that is full or fails: nothing false is acknowledged, and what is unknown is said to be."""
+"""A disk that is full or fails: no acknowledgement is false, and what is unknown is called so."""
 
 from __future__ import annotations
 
@@ -177,7 +177,8 @@ async def test_a_checkpoint_on_a_full_disk_stops_writes_until_there_is_space(
         # Refused so often, it has been idle for so long that it tried a CHECKPOINT.
         refused=(500, ballast.unlink),
     )
-    changes = {"free_bytes_min": 0, "checkpoint_idle_wal_bytes": 1, "memtable_entries_max": 100_000}
+    never = {"memtable_entries_max": 100_000, "memtable_bytes_max": 64 * MIB}  # a fold
+    changes = {"free_bytes_min": 0, "checkpoint_idle_wal_bytes": 1, **never}
     child = replace(assignment(path, journal, **changes), batches=100)
     ended = await live(child.command(), listener.hear, None)
     assert ended.last_line == "closed", ended

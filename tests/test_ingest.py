@@ -395,7 +395,7 @@ async def test_a_job_of_unknown_outcome_stops_the_platform() -> None:
     ],
 )
 async def test_a_floor_that_could_not_be_moved_is_told(
-    fault: Fault, error: type[ExoStreamError]
+    fault: Fault, error: type[ExoStreamError], autojump_clock: MockClock
 ) -> None:
     engine = FaultyEngine()
     async with in_memory(engine)() as platform:
@@ -403,8 +403,30 @@ async def test_a_floor_that_could_not_be_moved_is_told(
         engine.faults.append(fault)
         with pytest.raises(error):
             await platform.prune_batch_log(2)
+        await trio.sleep(1)
         assert await platform.prune_batch_log(2) == 1
         assert await platform.oldest_retained_batch() == 2
+
+
+async def test_work_asked_for_while_there_is_no_space_is_to_be_asked_again(
+    autojump_clock: MockClock,
+) -> None:
+    """It was planned on what the file was before it was opened again."""
+    engine = FaultyEngine()
+    async with in_memory(engine)() as platform:
+        await put_one_by_one(platform, [b"a", b"b"])
+        engine.full = True
+        engine.faults.append("full, lost")
+        with pytest.raises(OutcomeUnknownError):
+            await platform.put_batch([(b"c", b"")])
+        outcomes: Outcomes = {}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(told, outcomes, "prune", lambda: platform.prune_batch_log(2))
+            await trio.sleep(3)
+            assert outcomes == {}
+            engine.full = False
+        assert type(outcomes["prune"]) is StoreError
+        assert await platform.prune_batch_log(2) == 1
 
 
 async def test_a_floor_of_unknown_outcome_stops_the_platform() -> None:

@@ -37,7 +37,7 @@ def db(path: Path) -> Iterator[Database]:
 
 def write(db: Database, first: int, last: int) -> None:
     with db.transaction() as con:
-        batch_log.append(con, make_batches(first, last))
+        batch_log.append(con.appender("log"), make_batches(first, last))
 
 
 def digest(folder: Path) -> dict[str, str]:

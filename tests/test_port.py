@@ -20,6 +20,7 @@ from exo_stream.errors import InvalidRequestError, OverloadedError, UnavailableE
 from exo_stream.limits import Limits
 from exo_stream.platform import Platform, open_platform
 from exo_stream.protocol import messages as m
+from exo_stream.protocol.http import Response
 from exo_stream.protocol.origin import Visitors
 from exo_stream.server.budget import Budget
 from exo_stream.server.health import Health
@@ -87,7 +88,7 @@ async def test_a_draining_port_and_a_stuck_writer_are_told_apart() -> None:
 
         async def status_of(path: str) -> tuple[int, dict[str, str]]:
             answer = await port.routes.find("GET", path)(None)  # type: ignore[arg-type]
-            assert hasattr(answer, "body")
+            assert isinstance(answer, Response)
             return answer.status, json.loads(answer.body)["checks"]
 
         port.drain()

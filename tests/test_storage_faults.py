@@ -45,7 +45,7 @@ try:
     say("opened")
     for sequence in range(first, first + commits):
         with db.transaction() as con:
-            batch_log.append(con, [make_batch(sequence, value_bytes=value_bytes)])
+            batch_log.append(con.appender("log"), [make_batch(sequence, value_bytes=value_bytes)])
         say("acknowledged", sequence)
         if checkpoint_every and sequence % checkpoint_every == 0:
             db.checkpoint()
@@ -54,7 +54,7 @@ except ExoStreamError as error:
     say("failed", error.code)
     try:
         with db.transaction() as con:
-            batch_log.append(con, [make_batch(1 << 40)])
+            batch_log.append(con.appender("log"), [make_batch(1 << 40)])
         say("wrote on")
     except ExoStreamError as again:
         say("refused", again.code)
@@ -72,7 +72,7 @@ except ExoStreamError as error:
             last = batch_log.ends(rows).newest
         say("reopened", last)
         with db.transaction() as con:
-            batch_log.append(con, [make_batch(last + 1)])
+            batch_log.append(con.appender("log"), [make_batch(last + 1)])
         say("acknowledged", last + 1)
 db.close()
 say("closed")

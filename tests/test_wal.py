@@ -49,7 +49,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
     ends = []
     for sequence in range(1, COMMITS + 1):
         with db.transaction() as con:
-            batch_log.append(con, [make_batch(sequence, value_bytes=40)])
+            batch_log.append(con.appender("log"), [make_batch(sequence, value_bytes=40)])
         ends.append(wal_path.stat().st_size)
     log = wal_path.read_bytes()
     db.abandon()

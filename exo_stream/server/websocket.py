@@ -43,6 +43,8 @@ class Screen:
         self, transport: Transport, handshake: bytes, limits: Limits, share: Share
     ) -> None:
         self.verdict: tuple[int, str] | None = None
+        self.closing = False
+        """Whether a Close of ours is on its way, perhaps behind another frame: no pong any more."""
         self.close_sent = False
         self.close_received = False
         self.pieces = 0
@@ -91,7 +93,9 @@ class Screen:
             if piece.opcode == CLOSE:
                 self.close_received = True
                 self._transport.refuse_try_send()
-            if not (piece.opcode == PING and self.close_sent):
+            if self._transport.closed:
+                return b""
+            if piece.opcode != PING or not self.closing:
                 # A pong behind our Close would be wrong, and asking for one an exception.
                 return piece.data
 
@@ -168,6 +172,7 @@ class WebSocket:
     async def close(self, close: Close, reason: str = "") -> None:
         """Say why, if it is not too late, and let the peer say that it heard."""
         screen, closed = self._screen, self._connection.closed
+        screen.closing = True
         await trio.lowlevel.checkpoint()
         if screen.close_sent or self.transport.closed:
             return

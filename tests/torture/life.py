@@ -35,7 +35,12 @@ class AtSyscall:
 
     def wrap(self, command: Sequence[str]) -> list[str]:
         """The command under strace, which kills it."""
-        return traced(command, f"{self.name}:signal=SIGKILL:when={self.count}")
+        return traced(command, self.injection)
+
+    @property
+    def injection(self) -> str:
+        """In strace's words."""
+        return f"{self.name}:signal=SIGKILL:when={self.count}"
 
 
 @dataclass(frozen=True, slots=True)

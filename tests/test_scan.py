@@ -1,0 +1,96 @@
+"""Scans: every pair once, in order, as it was, however slowly it is read."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from exo_stream.errors import InvalidRequestError, SnapshotExpiredError
+from exo_stream.limits import Limits
+from exo_stream.scan import bounds
+from tests.worlds import FaultyEngine, in_memory, put_one_by_one
+
+KEYS = st.binary(max_size=2).map(lambda key: bytes(byte % 4 * 85 for byte in key))
+
+
+@given(KEYS, KEYS, KEYS)
+def test_both_ends_are_inclusive_and_an_empty_end_is_unbounded(
+    start: bytes, end: bytes, key: bytes
+) -> None:
+    low, high = bounds(start, end)
+    assert (low <= b"\x00" + key < high) == (start <= key and (not end or key <= end))
+
+
+async def test_a_scan_shows_the_table_as_it_was_when_it_was_entered() -> None:
+    async with in_memory()(limits=Limits(page_rows_max=2)) as platform:
+        await put_one_by_one(platform, [b"a", b"b", b"c", b"d", b"e"])
+        async with platform.scan() as scan:
+            assert scan.sequence == 5
+            found = [await anext(scan)]
+            await platform.write(puts=[(b"aa", b"new"), (b"c", b"new")], deletes=[b"d", b"e"])
+            found += [pair async for pair in scan]
+            assert found == [(key, b"value of " + key) for key in (b"a", b"b", b"c", b"d", b"e")]
+            with pytest.raises(StopAsyncIteration):
+                await anext(scan)
+            assert await scan.next_page(10) is None
+        assert platform.sources.snapshots.floors() == []
+        async with platform.scan(forward=False) as scan:
+            assert [key async for key, _ in scan] == [b"c", b"b", b"aa", b"a"]
+
+
+@settings(max_examples=50)
+@given(st.sets(KEYS), KEYS, KEYS, st.booleans(), st.integers(1, 3))
+def test_a_scan_is_the_range_it_was_asked_for(
+    keys: set[bytes], start: bytes, end: bytes, forward: bool, rows_max: int
+) -> None:
+    async def live() -> None:
+        async with in_memory()(limits=Limits(page_rows_max=rows_max)) as platform:
+            await put_one_by_one(platform, sorted(keys))
+            expected = sorted(key for key in keys if start <= key and (not end or key <= end))
+            expected = expected if forward else expected[::-1]
+            async with platform.scan(start, end, forward=forward) as scan:
+                assert [key async for key, _ in scan] == expected
+            pairs = await platform.range_scan(start, end, 3, forward)
+            assert [key for key, _ in pairs] == expected[:3]
+
+    trio.run(live)
+
+
+async def test_a_scan_read_too_slowly_expires(autojump_clock: MockClock) -> None:
+    limits = Limits(page_rows_max=1, snapshot_seconds_max=10)
+    async with in_memory()(limits=limits) as platform:
+        await put_one_by_one(platform, [b"a", b"b"])
+        async with platform.scan() as scan:
+            assert await anext(scan) == (b"a", b"value of a")
+            await trio.sleep(12)
+            with pytest.raises(SnapshotExpiredError):
+                await anext(scan)
+
+
+async def test_bounds_that_cannot_be_are_refused_before_anything_is_held() -> None:
+    async with in_memory()() as platform:
+        with pytest.raises(InvalidRequestError):
+            platform.scan(b"k" * 255)
+        with pytest.raises(AssertionError, match="inside its async with block"):
+            _ = platform.scan().sequence
+        with pytest.raises(AssertionError, match="inside its async with block"):
+            await anext(platform.scan())
+
+
+async def test_a_cancelled_step_skips_nothing() -> None:
+    engine = FaultyEngine()
+    async with in_memory(engine)(limits=Limits(page_rows_max=2)) as platform:
+        await put_one_by_one(platform, [b"%d" % number for number in range(9)])
+        found: list[bytes] = []
+        async with platform.scan() as scan:
+            while len(found) < 9:
+                with trio.CancelScope() as scope:
+                    if len(found) % 2 == 0:
+                        scope.cancel()
+                    found.append((await anext(scan))[0])
+                if scope.cancelled_caught:
+                    found.append((await anext(scan))[0])
+        assert found == [b"%d" % number for number in range(9)]

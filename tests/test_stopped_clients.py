@@ -1,0 +1,132 @@
+"""Clients that never read: the others get everything, memory is bounded, the stopped are cut."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from exo_stream.limits import KIB, MIB, Limits
+from exo_stream.model import Cursor
+from exo_stream.platform import open_platform
+from exo_stream.protocol import messages as m
+from exo_stream.protocol.codec import encode
+from exo_stream.protocol.session import Role, Session
+from tests.test_port import V1
+from tests.test_websocket import frame
+from tests.wire import connected, serving
+
+LIMITS = Limits(send_seconds_max=2, close_seconds_max=1, in_flight_bytes_max=64 * MIB)
+BATCHES = 24
+VALUE = b"x" * 64 * KIB
+
+
+async def _subscribe(port: int, *, receive_buffer: int | None = None) -> trio.SocketStream:
+    """A socket on which a subscription from now on has begun; nothing has been read from it."""
+    raw = trio.socket.socket()
+    if receive_buffer is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    await raw.connect(("127.0.0.1", port))
+    stream = trio.SocketStream(raw)
+    hello, subscribe = m.Hello((1,), "raw"), m.Subscribe(1, m.StartOldest())
+    await stream.send_all(V1 + frame(2, encode([hello])) + frame(2, encode([subscribe])))
+    return stream
+
+
+async def _read_batches(stream: trio.SocketStream, wanted: int) -> list[int]:
+    """The sequences delivered, until there are as many as wanted."""
+    session = Session(Role.CLIENT, Limits())
+    session.send(m.Hello((1,), "raw"))
+    data = bytearray()
+    while b"\r\n\r\n" not in data:
+        data += await stream.receive_some()
+    del data[: data.index(b"\r\n\r\n") + 4]
+    sequences: list[int] = []
+    while len(sequences) < wanted:
+        while (frame_of := _cut(data)) is not None:
+            for message in session.receive(frame_of):
+                if isinstance(message, m.Welcome):
+                    session.send(m.Subscribe(1, m.StartOldest()))
+                if isinstance(message, m.Batches):
+                    sequences += [batch.sequence for batch in message.batches]
+        if len(sequences) < wanted:
+            piece = await stream.receive_some()
+            assert piece, "cut"
+            data += piece
+    return sequences
+
+
+def _cut(data: bytearray) -> bytes | None:
+    """The payload of the first whole frame, taken out of ``data``."""
+    if len(data) < 2:
+        return None
+    width = {126: 2, 127: 8}.get(data[1], 0)
+    if len(data) < 2 + width:
+        return None
+    size = int.from_bytes(data[2 : 2 + width], "big") if width else data[1]
+    end = 2 + width + size
+    if len(data) < end:
+        return None
+    payload = bytes(data[2 + width : end])
+    del data[:end]
+    return payload
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    """Wait for what nobody announces."""
+    while not is_so():  # noqa: ASYNC110
+        await trio.sleep(0.01)
+
+
+def _allow_files(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count:
+        pytest.skip(f"no more than {hard} files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("reading", "stopped"), [(8, 4), (800, 200)])
+async def test_stopped_clients_cost_the_others_nothing(reading: int, stopped: int) -> None:
+    _allow_files(2 * (reading + stopped) + 100)
+    received: list[list[int]] = []
+    held: list[int] = []
+    with trio.fail_after(120):  # a guard against hanging, never a measure
+        async with open_platform(":memory:", limits=LIMITS) as platform:
+            async with serving(platform) as (port, listener, number):
+                idle = [await _subscribe(number, receive_buffer=4096) for _ in range(stopped)]
+
+                async def read() -> None:
+                    async with await _subscribe(number) as stream:
+                        received.append(await _read_batches(stream, BATCHES))
+                        await everybody_has_read.wait()
+
+                everybody_has_read = trio.Event()
+                async with trio.open_nursery() as nursery:
+                    for _ in range(reading):
+                        nursery.start_soon(read)
+                    await _until(lambda: platform.sources.interest.seats == reading + stopped)
+                    for _ in range(BATCHES):
+                        await platform.put_batch([(b"k", VALUE)])
+                        held.append(sum(t.bytes_held for t in port.transports))
+                        assert port.budget.held <= LIMITS.in_flight_bytes_max
+                    await _until(lambda: len(received) == reading == listener.connections)
+                    assert listener.connections == reading
+                    everybody_has_read.set()
+                for stream in idle:
+                    await stream.aclose()
+
+                # Whoever was cut goes on from its cursor.
+                async with connected(number) as wire:
+                    await wire.greet()
+                    await wire.say(m.Subscribe(1, m.StartAfter(Cursor(platform.log_id, 0))))
+                    await wire.expect(m.Subscribed)
+                    found: list[int] = []
+                    while len(found) < BATCHES:
+                        found += [b.sequence for b in (await wire.expect(m.Batches)).batches]
+    assert received == [list(range(1, BATCHES + 1))] * reading
+    assert found == list(range(1, BATCHES + 1))
+    assert max(held) <= (reading + stopped) * LIMITS.frame_bytes_max
