@@ -30,15 +30,15 @@ class SubBlock:
             return None
         return Row(key, self.sequences[at], self.values[at])
 
-    def rows(self, start: bytes, end: bytes) -> list[Row]:
-        """The rows with ``start <= row key < end``."""
-        part = slice(bisect_left(self.keys, start), bisect_left(self.keys, end))
-        return [
-            Row(key, sequence, value)
-            for key, sequence, value in zip(
-                self.keys[part], self.sequences[part], self.values[part], strict=True
-            )
-        ]
+    def between(self, start: bytes, end: bytes) -> tuple[int, int]:
+        """Where the rows with ``start <= row key < end`` begin and end."""
+        first = bisect_left(self.keys, start)
+        return first, max(first, bisect_left(self.keys, end))
+
+    def rows(self, first: int, last: int) -> list[Row]:
+        """The rows from one index up to another."""
+        part = slice(first, last)
+        return list(map(Row, self.keys[part], self.sequences[part], self.values[part]))
 
     def memory_bytes(self) -> int:
         """About what it occupies."""

@@ -21,19 +21,26 @@ Load = Callable[[Sequence[Place]], "Sequence[SubBlock] | None"]
 _READS_MAX: Final = 8
 """Reads after which a page ends though it is short: rows that newer ones hide cost time too."""
 
+_ROWS_SLACK: Final = 16
+"""Rows released beyond those a page misses, since newer runs and tombstones hide some."""
+
 _PLACES_MAX: Final = 16
 """Sub-blocks of one run in one read."""
 
 
 class _Cursor:
-    """How far a page has read one run: every row on this side of ``horizon`` is in ``rows``."""
+    """How far a page has read one run: every row on this side of ``horizon`` has been read.
+
+    Rows are made only when they are released; a page seldom wants all of a sub-block.
+    """
 
     def __init__(self, run: Run, bounds: Bounds, start: bytes, end: bytes) -> None:
         self._forward = bounds.forward
         self._start, self._end = start, end
         self._places = _places(run, start, end, forward=bounds.forward)
         self._next = next(self._places, None)
-        self.rows: list[Row] = []
+        self._parts: list[tuple[SubBlock, int, int]] = []
+        """Sub-blocks in the scan's direction, and which of their rows were not yet released."""
         self.entries = sum(block.entries for block in run.blocks)
         self.horizon = self._horizon(None)
 
@@ -66,10 +73,36 @@ class _Cursor:
         # What is above the last place read is known; before the first read, nothing is.
         return self._end if last is None else last[0].fences.first_keys[last[1]]
 
+    @property
+    def rows_held(self) -> int:
+        """Rows that were read and not yet released."""
+        return sum([last - first for _, first, last in self._parts])
+
+    def add(self, sub_block: SubBlock) -> None:
+        """Take in what was read at the next place."""
+        first, last = sub_block.between(self._start, self._end)
+        if first < last:
+            self._parts.append((sub_block, first, last))
+
+    def key_at(self, rows: int) -> bytes | None:
+        """The key of the row after so many, in the scan's direction; None if there are fewer."""
+        for sub_block, first, last in self._parts:
+            if rows < last - first:
+                return sub_block.keys[first + rows if self._forward else last - 1 - rows]
+            rows -= last - first
+        return None
+
     def release(self, start: bytes, end: bytes) -> list[Row]:
-        """Hand over the rows with ``start <= row key < end``."""
-        ready = [row for row in self.rows if start <= row[0] < end]
-        self.rows = [row for row in self.rows if not start <= row[0] < end]
+        """Hand over the rows with ``start <= row key < end``, which are the next ones."""
+        ready: list[Row] = []
+        parts, self._parts = self._parts, []
+        for sub_block, first, last in parts:
+            low, high = sub_block.between(start, end)
+            low, high = max(low, first), min(high, last)
+            ready += sub_block.rows(low, high)
+            left = (high, last) if self._forward else (first, low)
+            if left[0] < left[1]:
+                self._parts.append((sub_block, *left))
         return ready
 
 
@@ -92,6 +125,8 @@ class Scan:
         cursors = [_Cursor(run, bounds, memory.start, memory.end) for run in runs]
         self._cursors = [cursor for cursor in cursors if not cursor.done]
         self._entries = sum(cursor.entries for cursor in self._cursors)
+        self._more_held = False
+        """Whether rows on this side of the horizon were read and not yet needed."""
 
     def page(self, load: Load) -> Page | None:
         """The page; None if ``load`` refused."""
@@ -117,6 +152,8 @@ class Scan:
 
     def _read(self, load: Load) -> bool:
         """Read on in the runs that hold the page up, each by its share of what is missing."""
+        if self._more_held:
+            return True
         horizon = self._horizon()
         wanted: list[tuple[_Cursor, Place]] = []
         size = self._bounds.bytes_max
@@ -124,7 +161,7 @@ class Scan:
             if cursor.done or cursor.horizon != horizon:
                 continue
             share = self._builder.rows_missing * cursor.entries // self._entries + 1
-            places = cursor.take(share - len(cursor.rows), size)
+            places = cursor.take(share - cursor.rows_held, size)
             size -= sum([block.fences.sizes[at] for block, at in places])
             wanted += [(cursor, place) for place in places]
         if not wanted:
@@ -133,12 +170,16 @@ class Scan:
         if decoded is None:
             return False
         for (cursor, _), sub_block in zip(wanted, decoded, strict=True):
-            cursor.rows += sub_block.rows(self._start, self._end)
+            cursor.add(sub_block)
         return True
 
     def _ready(self) -> list[Row]:
-        """The rows up to the horizon, newest of each key, in the scan's direction."""
-        forward, horizon = self._bounds.forward, self._horizon()
+        """The next rows on this side of the horizon: the newest of each key, in order; enough."""
+        forward, known = self._bounds.forward, self._horizon()
+        keys = [cursor.key_at(self._builder.rows_missing + _ROWS_SLACK) for cursor in self._cursors]
+        enough = [key for key in keys if key is not None]
+        horizon = min([known, *enough]) if forward else max([known, *enough])
+        self._more_held = horizon != known
         start, end = (self._start, horizon) if forward else (horizon, self._end)
         rows: dict[bytes, Row] = {}
         for cursor in reversed(self._cursors):
