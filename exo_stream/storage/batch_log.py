@@ -66,8 +66,8 @@ def ends(rows: Rows) -> LogEnds:
     )
 
 
-def append(con: duckdb.DuckDBPyConnection, batches: Sequence[EncodedBatch]) -> None:
-    """Write batches numbered without a hole."""
+def append(appender: duckdb.Appender, batches: Sequence[EncodedBatch]) -> None:
+    """Write batches numbered without a hole, in the transaction that is open."""
     first = batches[0].sequence
     rows = []
     for sequence, batch in enumerate(batches, first):
@@ -76,8 +76,12 @@ def append(con: duckdb.DuckDBPyConnection, batches: Sequence[EncodedBatch]) -> N
         checksum = zlib.crc32(payload)
         entries = count_entries(payload)
         rows.append((sequence, batch.committed_at, entries, len(payload), checksum, payload))
-    with con.appender("log") as appender:
+    try:
         appender.append_rows(rows)
+        appender.flush()
+    except BaseException:
+        appender.clear()
+        raise
 
 
 def move_floor(con: duckdb.DuckDBPyConnection, floor: int) -> None:

@@ -73,6 +73,7 @@ class Database:
         self._never: SimpleQueue[None] = SimpleQueue()  # to wait on, without a clock
         self._root: duckdb.DuckDBPyConnection | None = None
         self._con: duckdb.DuckDBPyConnection | None = None
+        self._log_appender: duckdb.Appender | None = None
         self._failure: StoreFullError | OutcomeUnknownError | None = None
         self._wal_is_named = False
         found = self._open()
@@ -92,6 +93,16 @@ class Database:
             raise self._failure.again()
         assert self._con is not None, "the database is closed"
         return self._con
+
+    @property
+    def log_appender(self) -> duckdb.Appender:
+        """The way into the log, inside a transaction; flushed or cleared before that ends.
+
+        Kept, because making one is 0.3 of the 1.3 ms of processor time that a small commit takes.
+        """
+        if self._log_appender is None:
+            self._log_appender = self.con.appender("log")
+        return self._log_appender
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -267,6 +278,7 @@ class Database:
         return failure.again()
 
     def _close_connections(self) -> None:
+        self._log_appender = None
         for con in (self._con, self._root):
             if con is not None:
                 con.close()
