@@ -7,8 +7,7 @@ from itertools import groupby, pairwise
 from operator import attrgetter
 from typing import Any, Final
 
-import cbor2
-
+from exo_stream.errors import CorruptionError
 from exo_stream.model import Row, row_key
 from exo_stream.storage import manifest
 from exo_stream.storage.blocks import CHECKSUM, SUB_BLOCK_BITS, Block
@@ -52,7 +51,7 @@ def _load(rows: Rows, findings: Findings) -> list[Block]:
     if rows.fetch(short) == [(0,)]:
         try:
             return manifest.load(rows)
-        except (cbor2.CBORError, ValueError, TypeError, OverflowError):
+        except (CorruptionError, OverflowError):
             pass
     findings.add("block", "the fences or the filter of a block cannot be read")
     return []
