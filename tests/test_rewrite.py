@@ -204,6 +204,6 @@ def test_the_copy_is_checkpointed_on_the_way(
     path = tmp_path / "feed.duckdb"
     db = open_database(path, memory_bytes=64 * MIB)
     with db.transaction() as con:
-        append(con, [make_batch(1), EncodedBatch(2, 2_000_000, b"\x80")])
+        append(con.appender("log"), [make_batch(1), EncodedBatch(2, 2_000_000, b"\x80")])
     db.close()
     assert compact(path, tmp_path / "small.duckdb").report.batches == 2

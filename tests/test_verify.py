@@ -307,7 +307,7 @@ def test_a_write_that_the_table_lost_is_found_by_its_batch(tmp_path: Path) -> No
         found = con.execute("SELECT payload FROM log WHERE sequence = 1").fetchall()
         con.execute("DELETE FROM log WHERE sequence = 1")
         changed = make_batch(1, committed_at=1)
-        append(con, [changed])
+        append(con.appender("log"), [changed])
     db.close()
     assert found[0][0] != changed.payload
 
@@ -326,7 +326,7 @@ def test_a_value_that_differs_is_found_by_its_batch(tmp_path: Path) -> None:
     db = open_database(path, memory_bytes=64 * MIB)
     with db.transaction() as con:
         con.execute("DELETE FROM log WHERE sequence = 1")
-        append(con, [make_batch(1, committed_at=1)])
+        append(con.appender("log"), [make_batch(1, committed_at=1)])
     db.close()
     assert sentences(verify(path)) == ["table: the row of a key is not what batch 1 wrote"]
 
@@ -335,7 +335,7 @@ def test_findings_beyond_the_first_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     db = open_database(path, memory_bytes=64 * MIB)
     with db.transaction() as con:
-        append(con, make_batches(1, 3 * FINDINGS_MAX))
+        append(con.appender("log"), make_batches(1, 3 * FINDINGS_MAX))
         con.execute("UPDATE log SET checksum = 0")
     db.close()
     report = verify(path)
@@ -347,8 +347,8 @@ def test_large_batches_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "feed.duckdb"
     db = open_database(path, memory_bytes=64 * MIB)
     with db.transaction() as con:
-        append(con, make_batches(1, 10, value_bytes=90))
-        append(con, [EncodedBatch(11, 11_000_000, b"\x80")])
+        append(con.appender("log"), make_batches(1, 10, value_bytes=90))
+        append(con.appender("log"), [EncodedBatch(11, 11_000_000, b"\x80")])
         move_floor(con, 1)
     db.close()
     assert verify(path).batches == 11
@@ -358,7 +358,7 @@ def test_a_payload_that_is_no_batch_is_found(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     db = open_database(path, memory_bytes=64 * MIB)
     with db.transaction() as con:
-        append(con, [EncodedBatch(1, 1, b"\x82"), EncodedBatch(2, 2, b"\x81\x01")])
+        append(con.appender("log"), [EncodedBatch(1, 1, b"\x82"), EncodedBatch(2, 2, b"\x81\x01")])
     db.close()
     assert sentences(verify(path)) == [
         "log: batch 1 does not hold the 2 entries it names",
@@ -417,6 +417,9 @@ def test_memory_is_bounded_by_spilling(tmp_path: Path) -> None:
     db = open_database(path, memory_bytes=64 * MIB)
     entries = [[Entry(0, b"%d" % (i * 1000 + j), b"v") for j in range(1000)] for i in range(300)]
     with db.transaction() as con:
-        append(con, [EncodedBatch(i + 1, i, encode_entries(e)) for i, e in enumerate(entries)])
+        append(
+            con.appender("log"),
+            [EncodedBatch(i + 1, i, encode_entries(e)) for i, e in enumerate(entries)],
+        )
     db.close()
     assert verify(path, memory_bytes=24 * MIB).batches == 300
