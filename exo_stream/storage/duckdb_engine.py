@@ -12,6 +12,7 @@ from exo_stream.model import Row
 from exo_stream.storage import batch_log, manifest
 from exo_stream.storage.database import Database, Rows, open_database
 from exo_stream.storage.engine import Cold, EngineStatistics, Group, Job, Reader, ScanPlan, Version
+from exo_stream.storage.instance import MEMORY_PER_BATCH_BYTE
 from exo_stream.storage.memory_engine import wall_clock
 from exo_stream.storage.page import Bounds
 from exo_stream.storage.table import Table
@@ -33,7 +34,8 @@ def open_duckdb_engine(
     CorruptionError, StoreFullError, StoreError.
     """
     limits = limits or Limits()
-    database = open_database(path, memory_bytes=limits.engine_memory_bytes)
+    memory = max(limits.engine_memory_bytes, MEMORY_PER_BATCH_BYTE * limits.batch_bytes_max)
+    database = open_database(path, memory_bytes=memory)
     try:
         return DuckDBEngine(database, limits=limits, now=now)
     except BaseException:
