@@ -46,8 +46,12 @@ def nursery_unseen() -> Iterator[BodyError]:
         [alone] = errors
     else:
         return
-    # Out here, not inside the except block, where raising would overwrite its own context.
-    raise alone
+    context = alone.__context__
+    try:
+        raise alone
+    finally:
+        alone.__context__ = context  # raising it has put the group there, which holds it
+        del alone, context, body
 
 
 def _causes(errors: Sequence[BaseException]) -> list[BaseException]:
