@@ -11,7 +11,7 @@ import pytest
 from exo_stream.errors import CorruptionError, StoreError, StoreFullError
 from exo_stream.limits import MIB, Limits
 from exo_stream.model import Entry, Row, row_key
-from exo_stream.storage import table
+from exo_stream.storage import meta, table
 from exo_stream.storage.blocks import CHECKSUM, SUB_BLOCK_BITS
 from exo_stream.storage.duckdb_engine import DuckDBEngine, open_duckdb_engine
 from exo_stream.storage.engine import COLD, Group
@@ -419,3 +419,36 @@ def test_a_file_whose_manifest_cannot_be_read_is_closed_again(path: Path) -> Non
     for _ in range(2):  # and not "in use" the second time
         with pytest.raises(CorruptionError):
             open_duckdb_engine(path, limits=SMALL)
+
+
+def test_empty_batches_alone_fill_a_memtable_and_leave_no_block(path: Path) -> None:
+    engine = open_duckdb_engine(path, limits=Limits(memtable_bytes_max=3))
+    write(engine, [], [], [])
+    assert work(engine) == ["fold"]
+    assert (engine.statistics().blocks, engine._table.version.frozen) == (0, None)
+    engine.close()
+    engine = open_duckdb_engine(path)
+    assert engine.version.frontier == 3
+    engine.close()
+
+
+def test_a_slice_of_a_fold_is_bounded_in_bytes(path: Path) -> None:
+    engine = open_duckdb_engine(path, limits=Limits(memtable_entries_max=3, slice_bytes_max=10))
+    write(engine, [Entry(0, b"%d" % number, b"v" * 20) for number in range(3)])
+    job = engine.next_job(0, idle=False)
+    assert job is not None
+    assert [job.step() for _ in range(3)] == [False, False, True]
+    job.install()
+    assert len(rows(engine, engine.version)) == 3
+    engine.close()
+
+
+def test_a_batch_missing_from_the_log_is_corruption(path: Path) -> None:
+    engine = open_duckdb_engine(path, limits=SMALL)
+    for _ in range(3):
+        put(engine, b"a")
+    engine._database.con.execute("DELETE FROM log")
+    meta.write_number(engine._database.con, meta.FLOOR, 4)
+    engine.close()
+    with pytest.raises(CorruptionError):
+        open_duckdb_engine(path, limits=SMALL)

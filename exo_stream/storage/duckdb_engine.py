@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from exo_stream.errors import CorruptionError
+from exo_stream.errors import BatchEvictedError, CorruptionError
 from exo_stream.limits import Limits
 from exo_stream.model import Row
 from exo_stream.storage import batch_log, manifest
@@ -73,15 +73,18 @@ class DuckDBEngine:
         table = self._table
         after = ends.folded_through
         while after < ends.newest:
-            batches = batch_log.page(
-                rows,
-                after,
-                through=ends.newest,
-                batches_max=self._limits.page_rows_max,
-                bytes_max=self._limits.page_bytes_max,
-            )
+            try:
+                batches = batch_log.page(
+                    rows,
+                    after,
+                    through=ends.newest,
+                    batches_max=self._limits.page_rows_max,
+                    bytes_max=self._limits.page_bytes_max,
+                )
+            except BatchEvictedError:
+                batches = []
             if not batches:
-                raise CorruptionError(f"batch {after + 1} is missing")
+                raise CorruptionError(f"batch {after + 1} is in no block and not in the log")
             table.apply(batches, None)
             after = batches[-1].sequence
         table.apply((), ends.floor)

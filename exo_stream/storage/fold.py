@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import duckdb
+
 from exo_stream.limits import Limits
 from exo_stream.storage import manifest, meta
 from exo_stream.storage.block_writer import BlockWriter
@@ -40,21 +42,24 @@ class Fold:
         if rows is None:
             rows = self._sorted = SortedRows.of(self._memtable, self._table.version.runs)
         with self._database.transaction() as con:
-            keyspace, end = rows.keyspace(self._at)
-            first = self._writer.next_sub_block(keyspace, end - self._at)
-            packed, at = rows.pack(self._at, end, first, self._table.limits)
-            if packed:
-                with con.appender("kv") as appender:
-                    appender.append_rows(packed)
-                written = self._writer.take(con)
-                assert written == len(packed), (written, len(packed))
-            done = at == len(rows.keys)
+            if rows.keys:  # batches may be many and all of them empty
+                self._write(con, rows)
+            done = self._at == len(rows.keys)
             if done:
                 self._writer.close_block()
                 manifest.insert(con, self._writer.blocks)
                 meta.write_number(con, meta.FOLDED_THROUGH, self._memtable.last_sequence)
-        self._at = at
         return done
+
+    def _write(self, con: duckdb.DuckDBPyConnection, rows: SortedRows) -> None:
+        keyspace, end = rows.keyspace(self._at)
+        first = self._writer.next_sub_block(keyspace, end - self._at)
+        packed, self._at = rows.pack(self._at, end, first, self._table.limits)
+        if packed:
+            with con.appender("kv") as appender:
+                appender.append_rows(packed)
+            written = self._writer.take(con)
+            assert written == len(packed), (written, len(packed))
 
     def install(self) -> None:
         """[loop] Put the new run in the memtable's place."""

@@ -1,0 +1,66 @@
+"""The nine methods over an engine: what they refuse, and what they find wherever it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from exo_stream.errors import InvalidRequestError, LimitExceededError
+from exo_stream.limits import Limits
+from exo_stream.storage.duckdb_engine import DuckDBEngine, open_duckdb_engine
+
+LIMITS = Limits(memtable_entries_max=4, page_rows_max=2, value_bytes_max=10)
+NOW = 1_700_000_000_000_000
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[DuckDBEngine]:
+    opened = open_duckdb_engine(tmp_path / "store.duckdb", limits=LIMITS, now=lambda: NOW)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("refused", "error"),
+    [
+        pytest.param(lambda e: e.put_batch([]), InvalidRequestError, id="nothing to put"),
+        pytest.param(lambda e: e.delete_batch([]), InvalidRequestError, id="nothing to delete"),
+        pytest.param(lambda e: e.put_batch([("a", b"")]), InvalidRequestError, id="a text key"),
+        pytest.param(lambda e: e.put_batch([(b"a", None)]), InvalidRequestError, id="no value"),
+        pytest.param(lambda e: e.delete_batch(["a"]), InvalidRequestError, id="a text to delete"),
+        pytest.param(
+            lambda e: e.put_batch([(b"k" * 255, b"")]), LimitExceededError, id="a long key"
+        ),
+        pytest.param(
+            lambda e: e.put_batch([(b"a", b"1"), (b"b", b"v" * 11)]),
+            LimitExceededError,
+            id="a large value",
+        ),
+    ],
+)
+def test_a_bad_batch_is_refused_whole(
+    engine: DuckDBEngine, refused: Callable[[DuckDBEngine], int], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        refused(engine)
+    assert engine.current_sequence() == 0
+
+
+def test_keys_are_found_in_memory_and_in_blocks_alike(engine: DuckDBEngine) -> None:
+    engine.put_batch([(b"%d" % number, b"old") for number in range(5)])
+    engine.put_batch([(b"1", b"new"), (b"9", b"new")])
+    assert engine.statistics().block_entries == 5
+    keys = [b"1", b"0", b"9", b"x", b"1"]
+    values = [b"new", b"old", b"new", None, b"new"]
+    assert engine.get_many(keys) == list(zip(keys, values, strict=True))
+    expected = [(b"%d" % n, b"new" if n == 1 else b"old") for n in range(5)] + [(b"9", b"new")]
+    assert engine.range_scan(b"", b"", 100, forward=True) == expected
+    assert engine.range_scan(b"", b"", 3, forward=False) == expected[:2:-1]
+
+
+def test_batches_have_the_time_of_the_clock(engine: DuckDBEngine) -> None:
+    engine.put_batch([(b"a", b"1")])
+    assert engine.last_committed_at == NOW
+    assert engine.open_reader().sequence_at(NOW) == 1
