@@ -87,6 +87,23 @@ def test_a_file_is_sound_whatever_the_size_of_the_buffers(
     assert sentences(verify(lived)) == []
 
 
+def test_people_can_look_at_the_log_and_the_rows_of_the_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "feed.duckdb"
+    engine = open_duckdb_engine(path, limits=replace(LIMITS, memtable_entries_max=2))
+    engine.put_batch([(b"a", b"1"), (b"b", b"1")])
+    engine.put_batch([(b"a", b"2"), (b"c", b"")])
+    engine.delete_batch([b"b", b"d"])
+    engine.put_batch([(b"z", b"not yet folded")])
+    engine.prune_batch_log(2)
+    engine.close()
+
+    with duckdb.connect(str(path), read_only=True) as con:
+        rows = con.execute("SELECT key, value, version, folded_through FROM exo_kv").fetchall()
+        log = con.execute("SELECT sequence, entries, bytes FROM exo_log").fetchall()
+    assert rows == [(b"a", b"2", 2, 3), (b"c", b"", 2, 3)]
+    assert [row[:2] for row in log] == [(2, 2), (3, 2), (4, 1)]
+
+
 def test_an_empty_file_is_sound(tmp_path: Path) -> None:
     open_database(tmp_path / "feed.duckdb", memory_bytes=64 * MIB).close()
     report = verify(tmp_path / "feed.duckdb")
