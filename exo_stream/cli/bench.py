@@ -62,6 +62,7 @@ class Load:
         end = begun + self.seconds
 
         async def repeat() -> None:
+            await trio.lowlevel.checkpoint()
             while (at := trio.current_time()) < end:
                 await call()
                 took.append(trio.current_time() - at)

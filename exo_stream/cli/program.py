@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = f"exo-stream {args.command}"
         logs.configure(args.log_level or ("INFO" if args.command == "serve" else "WARNING"))
         return _run(args)
-    except BaseException as error:  # noqa: BLE001 - the last resort: nobody is above us
+    # The last resort: nobody is above us.
+    except (Exception, SystemExit, KeyboardInterrupt, BaseExceptionGroup) as error:  # noqa: BLE001
         if is_debug and not isinstance(error, SystemExit):
             traceback.print_exc()
         return _explained(name, _leaf(error))

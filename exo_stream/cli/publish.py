@@ -67,6 +67,7 @@ class Publisher:
 
     async def write(self, lines: Sequence[bytes]) -> None:
         """Write these lines; raises for the first that cannot be, those before it written."""
+        await trio.lowlevel.checkpoint()
         for begin in range(0, len(lines), BATCH_ENTRIES_MAX):
             some = lines[begin : begin + BATCH_ENTRIES_MAX]
             pairs, trouble = keyed(some, self._key, after=self.lines)

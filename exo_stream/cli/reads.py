@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Final
 
+import trio
+
 from exo_stream.cli.connection import connected
 from exo_stream.cli.exit_codes import NOT_FOUND, OK
 from exo_stream.cli.output import Output
@@ -51,6 +53,7 @@ async def scan(args: Namespace, out: Output) -> int:
     """Print the pairs of a range, all at one sequence, as they arrive."""
     bounds = key_range(args.start, args.end, args.prefix)
     if bounds is None or args.limit == 0:
+        await trio.lowlevel.checkpoint()
         return OK
     left: int | None = args.limit
     page: list[tuple[bytes, bytes]] = []
