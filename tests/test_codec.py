@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -19,7 +20,7 @@ from exo_stream.protocol import messages as m
 from tests.wire_examples import FROM_CLIENT, FROM_SERVER
 
 CDDL = (Path(__file__).parent.parent / "docs" / "protocol.cddl").read_text()
-BYTES_MAX = 1 << 20
+BYTES_MAX = 4 << 20
 
 
 def schema(root: str) -> Schema:
@@ -151,6 +152,9 @@ WRONG_FRAMES = {
     "a map that is too large": cbor2.dumps(
         [["information", 1, "0" * 32, 1, 1, {str(n): n for n in range(65)}]]
     ),
+    "more keys than any limit allows": cbor2.dumps([["get_many", 1, [b""] * ((1 << 20) + 1)]]),
+    "more puts than any limit allows": b"\x81\x83\x65write\x01\x9a\x00\x10\x00\x01"
+    + b"\x82\x40\x40" * ((1 << 20) + 1),
     "a map of lists": cbor2.dumps([["information", 1, "0" * 32, 1, 1, {"a": [1]}]]),
     "a short log id": cbor2.dumps([["information", 1, "0", 1, 1]]),
 }
@@ -168,6 +172,19 @@ def test_a_frame_is_measured_before_it_is_parsed() -> None:
     assert codec.decode(frame, bytes_max=len(frame))
     with pytest.raises(RemoteProtocolError, match="bytes"):
         codec.decode(frame, bytes_max=len(frame) - 1)
+
+
+def test_decoding_leaves_the_collector_as_it_was() -> None:
+    frame = codec.encode([m.Ping(1)])
+    assert gc.isenabled()
+    decode(frame)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        decode(frame)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_batches_put_together_from_parts_are_checked_like_a_frame() -> None:

@@ -7,6 +7,7 @@ that was not meant.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from io import BytesIO
@@ -194,10 +195,16 @@ def _load(data: bytes) -> Any:
         allow_duplicate_keys=False,
         strict_hashable_types=True,
     )
+    # A collection in the middle finds no garbage, and walks all of a large frame again and again.
+    collects = gc.isenabled()
+    gc.disable()
     try:
         item = decoder.decode(immutable=True)
     except Exception as error:  # noqa: BLE001 - whatever a decoder does with hostile bytes
         raise RemoteProtocolError(f"not CBOR as we speak it: {error}"[:200]) from None
+    finally:
+        if collects:
+            gc.enable()
     if source.tell() != len(data) or source.read(1):
         raise RemoteProtocolError("bytes after the end of the frame")
     return item

@@ -35,6 +35,8 @@ from exo_stream.writes import Requirement
 TEXT_LENGTH_MAX: Final = 1_024
 """No name, sentence or cursor of the protocol is longer."""
 MAP_ITEMS_MAX: Final = 64
+ENTRIES_MAX: Final = 1 << 20
+"""Entries of one batch, rows of one page, keys of one request: more than any limit allows."""
 
 
 def _same(value: Any) -> Any:
@@ -88,7 +90,9 @@ def _optional(sort: Sort) -> Sort:
 
 def _columns(value: Any, width: int) -> tuple[tuple[Any, ...], ...]:
     """The columns of an array of arrays that are all ``width`` long."""
-    if type(value) is not tuple or not set(map(type, value)) <= {tuple}:
+    if type(value) is not tuple or len(value) > ENTRIES_MAX:
+        raise _refuse("an array, or too long")
+    if not set(map(type, value)) <= {tuple}:
         raise _refuse("an array of arrays")
     if not value:
         return ((),) * width
@@ -104,21 +108,21 @@ def _check(column: tuple[Any, ...], *allowed: type) -> None:
 
 
 def _read_uints(value: Any) -> tuple[int, ...]:
-    if type(value) is not tuple:
-        raise _refuse("an array")
+    if type(value) is not tuple or len(value) > ENTRIES_MAX:
+        raise _refuse("an array, or too long")
     return tuple([_read_uint(item) for item in value])
 
 
 def _read_keys(value: Any) -> tuple[bytes, ...]:
-    if type(value) is not tuple:
-        raise _refuse("an array")
+    if type(value) is not tuple or len(value) > ENTRIES_MAX:
+        raise _refuse("an array, or too long")
     _check(value, bytes)
     return value
 
 
 def _read_values(value: Any) -> tuple[bytes | None, ...]:
-    if type(value) is not tuple:
-        raise _refuse("an array")
+    if type(value) is not tuple or len(value) > ENTRIES_MAX:
+        raise _refuse("an array, or too long")
     _check(value, bytes, NoneType)
     return value
 
