@@ -150,4 +150,5 @@ async def test_a_decision_that_raises_stops_the_platform_and_leaves_nobody_waiti
                 outside.start_soon(told, outcomes, "crash", lambda: platform.decide(crash))
                 outside.start_soon(told, outcomes, "put", put(platform, b"k"))
                 await trio.sleep_forever()
-    assert {type(outcome) for outcome in outcomes.values()} == {PlatformClosedError}
+    assert isinstance(outcomes["crash"], PlatformClosedError)
+    assert isinstance(outcomes["put"], PlatformClosedError | int), "whoever was first"
