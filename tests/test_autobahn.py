@@ -66,6 +66,7 @@ async def run_cases(*cases: str) -> dict[str, list[str]]:
     port = Port(limits, Visitors.welcome())
 
     async def answer(request: Request) -> Answer:
+        await trio.lowlevel.checkpoint()
         check_upgrade(request.head, None)
         handshake = render_upgrade(request.head, None)
 

@@ -167,19 +167,31 @@ async def test_a_port_in_use_and_a_port_that_is_none_are_told() -> None:
             await serve(platform, host="host.invalid", port=0)
 
 
+async def _serve_in(  # noqa: ASYNC114, ASYNC128 - serve says that it started
+    scope: trio.CancelScope,
+    platform: Platform,
+    *,
+    task_status: trio.TaskStatus[tuple[str, int]],
+) -> None:
+    with scope:
+        await serve(platform, port=0, task_status=task_status)
+
+
 async def test_serve_ends_when_it_is_cancelled_and_everybody_was_told() -> None:
     async with open_platform(":memory:") as platform, trio.open_nursery() as nursery:
         serving_scope = trio.CancelScope()
 
-        async def run(task_status: trio.TaskStatus[tuple[str, int]]) -> None:
-            with serving_scope:
-                await serve(platform, port=0, task_status=task_status)
+        async def cancel_when(told: trio.Event) -> None:
+            await told.wait()
+            serving_scope.cancel()
 
-        host, number = await nursery.start(run)
+        told = trio.Event()
+        nursery.start_soon(cancel_when, told)
+        host, number = await nursery.start(_serve_in, serving_scope, platform)
         assert host == "127.0.0.1"
         async with connected(number) as wire:
             await wire.greet()
-            serving_scope.cancel()
+            told.set()
             await wire.expect(m.GoAway)
             with pytest.raises(ConnectionClosed) as closed:
                 await wire.next_message()
@@ -252,6 +264,7 @@ class Blocked:
 
 
 async def test_the_one_blocked_longest_is_cut_if_it_was_given_time() -> None:
+    await trio.lowlevel.checkpoint()
     port, now = Port(Limits(), Visitors.welcome()), trio.current_time()
     port.cut_slowest()
     transports = [Blocked(None), Blocked(now - 5), Blocked(now - 9), Blocked(now)]

@@ -32,7 +32,7 @@ async def pair(seconds: float = 10) -> AsyncIterator[tuple[Transport, trio.Socke
         try:
             yield transport, peer
         finally:
-            await transport.aclose_forcefully()
+            await transport.aclose_forcefully()  # noqa: ASYNC102 - it never waits
 
 
 async def read(peer: trio.abc.ReceiveStream, size: int) -> bytes:

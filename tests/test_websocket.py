@@ -71,6 +71,7 @@ def make_port(converse: Converse, limits: Limits) -> Port:
     port = Port(limits, Visitors.welcome(origins=["https://listed.example"]))
 
     async def answer(request: Request) -> Answer:
+        await trio.lowlevel.checkpoint()
         check_upgrade(request.head, "shout")
         return Takeover(
             partial(

@@ -175,6 +175,7 @@ class Answers:
 
     async def _send_in_frames(self, replies: Sequence[Message]) -> None:
         """Say it in one frame, or in more if that would be a large one."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         frame: list[Message] = []
         size = 0
         for reply in replies:
@@ -203,6 +204,7 @@ class Answers:
             await self._conversation.send(failure(request.id, error))
 
     async def _answer_one(self, request: Asked) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         send = self._conversation.send
         match request:
             case Scan():

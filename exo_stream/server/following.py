@@ -112,6 +112,7 @@ class Following:
 
     async def _sit(self) -> None:
         """Leave the work to the fan-out until the seat is lost or it is time to say something."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         limits = self._conversation.limits
         self._seat = self._subscription.take_seat(self._conversation.encode, self._try_send)
         lost = self._seat.lost
@@ -130,6 +131,7 @@ class Following:
         return self._conversation.socket.transport.try_send(body.websocket_head(self.id), body.body)
 
     async def _deliver(self, pulled: Pulled) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         conversation = self._conversation
         match pulled:
             case Delivered(batches):

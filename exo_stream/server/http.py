@@ -74,6 +74,8 @@ class HttpConnection:
 
     async def _serve_requests(self) -> Takeover | None:
         deadline = trio.current_time() + self._limits.head_seconds_max
+        if not await self._next_request(self._limits.head_seconds_max):
+            return None
         while True:
             self._head_sent = False
             try:
@@ -87,13 +89,18 @@ class HttpConnection:
             takeover = await self._exchange(head)
             if takeover is not None:
                 return takeover
-            if not self._keep_alive or (self._inbound.idle and not await self._next_request()):
+            if not await self._next_request(self._limits.keep_alive_seconds_max):
                 return None
             deadline = trio.current_time() + self._limits.head_seconds_max
 
-    async def _next_request(self) -> bool:
-        """Wait between requests: False if there will be no other."""
-        with trio.move_on_after(self._limits.keep_alive_seconds_max) as self._idle:
+    async def _next_request(self, seconds: float) -> bool:
+        """Wait for the first bytes of a request: False if there will be none."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._keep_alive:
+            return False
+        if not self._inbound.idle:
+            return True
+        with trio.move_on_after(seconds) as self._idle:
             return await self._inbound.wait_bytes()
         return False
 

@@ -88,8 +88,8 @@ class Inbound:
         self, inside: trio.CancelScope, watch: trio.CancelScope, done: trio.Event
     ) -> None:
         size = 0
-        with watch:
-            try:
+        try:
+            with watch:
                 while size < RECEIVE_BYTES:
                     data = await self.transport.receive_some()
                     if not data:
@@ -97,9 +97,11 @@ class Inbound:
                         break
                     size += len(data)
                     self._ahead.append(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                inside.cancel()
-        done.set()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            inside.cancel()
+        finally:
+            done.set()
+        await trio.lowlevel.checkpoint_if_cancelled()
 
 
 class Request:
