@@ -116,9 +116,10 @@ async def info(args: Namespace, out: Output) -> int:
         return OK
     width = max(map(len, facts))
     for name, value in facts.items():
-        shown = "-" if value is None else str(value)
-        if name.endswith("_bytes") and isinstance(value, int):
-            shown = size(value)
+        if isinstance(value, int):
+            shown = size(value) if name.endswith("_bytes") else f"{value:,}"
+        else:
+            shown = "-" if value is None else str(value)
         out.line(f"{name.replace('_', ' '):<{width}}  {shown}")
     return OK
 
