@@ -434,7 +434,7 @@ def test_empty_batches_alone_fill_a_memtable_and_leave_no_block(path: Path) -> N
 
 def test_a_slice_of_a_fold_is_bounded_in_bytes(path: Path) -> None:
     engine = open_duckdb_engine(path, limits=Limits(memtable_entries_max=3, slice_bytes_max=10))
-    write(engine, [Entry(0, b"%d" % number, b"v" * 20) for number in range(3)])
+    write(engine, [Entry(0, b"%d" % number, b"v" * 70_000) for number in range(3)])
     job = engine.next_job(0, idle=False)
     assert job is not None
     assert [job.step() for _ in range(3)] == [False, False, True]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import duckdb
@@ -62,14 +62,17 @@ class BlockWriter:
             )
         return self._open.next_sub_block
 
-    def take(self, con: duckdb.DuckDBPyConnection) -> int:
-        """Sum up what the open transaction has written; answer the number of rows."""
+    def take(self, con: duckdb.DuckDBPyConnection, row_keys: Sequence[bytes] = ()) -> int:
+        """Sum up what the open transaction has written; answer the number of rows.
+
+        Whoever knows the row keys gives them for the filter; else they are read.
+        """
         block = self._open
         assert block is not None
         summaries = con.execute(
             _SUMMARY,
             {
-                "keys": block.filter is not None,
+                "keys": block.filter is not None and not row_keys,
                 "first": block.next_sub_block,
                 "last": ((block.id + 1) << SUB_BLOCK_BITS) - 1,
             },
@@ -80,6 +83,8 @@ class BlockWriter:
             block.checksum ^= checksum
             if block.filter is not None:
                 block.filter.add([prefix + key for key in keys])
+        if block.filter is not None:
+            block.filter.add(row_keys)
         return sum([summary[1] for summary in summaries])
 
     def close_block(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import duckdb
 
@@ -54,11 +55,12 @@ class Fold:
     def _write(self, con: duckdb.DuckDBPyConnection, rows: SortedRows) -> None:
         keyspace, end = rows.keyspace(self._at)
         first = self._writer.next_sub_block(keyspace, end - self._at)
-        packed, self._at = rows.pack(self._at, end, first, self._table.limits)
+        start = self._at
+        packed, self._at = rows.pack(start, end, first, self._table.limits)
         if packed:
             with con.appender("kv") as appender:
                 appender.append_rows(packed)
-            written = self._writer.take(con)
+            written = self._writer.take(con, rows.keys[start : self._at])
             assert written == len(packed), (written, len(packed))
 
     def install(self) -> None:
@@ -91,25 +93,27 @@ class SortedRows:
         itself; a tombstone that nothing older needs is left out.
         """
         nodes, keys, older = self.memtable.nodes, self.keys, self.older
+        keyspace = keys[at][0]
         packed: list[KvRow] = []
         sub_block, filled, left = first, 0, limits.slice_bytes_max
         end = min(end, at + limits.slice_rows_max)
-        while at < end:
-            row_key = keys[at]
+        for row_key in islice(keys, at, end):
             sequence, value, _ = nodes[row_key]
-            at += 1
-            size = len(row_key) - 1
             if value is not None:
-                size += len(value)
-            elif not _may_hold(older, row_key):
+                size = len(row_key) - 1 + len(value)
+            elif _may_hold(older, row_key):
+                size = len(row_key) - 1
+            else:
+                at += 1
                 continue
             if filled and filled + size > SUB_BLOCK_SIZE:
+                left -= filled
+                if left <= 0:
+                    break
                 sub_block, filled = sub_block + 1, 0
             filled += size
-            packed.append((sub_block, row_key[0], row_key[1:], sequence, value))
-            left -= size
-            if left <= 0:
-                break
+            packed.append((sub_block, keyspace, row_key[1:], sequence, value))
+            at += 1
         return packed, at
 
 
