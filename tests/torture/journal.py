@@ -78,6 +78,14 @@ class Journal:
         writer, number = author
         self.next_numbers[writer] = max(self.next_numbers[writer], number + 1)
 
+    def everybody_acknowledged(self) -> int:
+        """Every batch up to this one is acknowledged, if each writer has one under way at most."""
+        newest = [
+            self._sequences[writer, number - 1] if number else 0
+            for writer, number in enumerate(self.next_numbers)
+        ]
+        return min(newest)
+
     def place(self, author: Author, sequence: int) -> None:
         """The batch has this number, now and for ever; no other has it."""
         known = self.authors.setdefault(sequence, author)
