@@ -19,16 +19,20 @@ from exo_stream.errors import (
 )
 from exo_stream.feed import SnapshotBegin, SnapshotEnd, SnapshotPage
 from exo_stream.limits import Limits
-from exo_stream.model import Batch
+from exo_stream.model import Batch, Cursor
+from exo_stream.protocol import messages as m
 from tests.network import (
     URL,
+    Puppet,
     connected_over,
     log_of,
     networked,
     next_batch,
+    puppets,
     puts_at_once,
     server_of,
 )
+from tests.wire_examples import LOG_ID
 from tests.worlds import in_memory
 
 
@@ -277,3 +281,47 @@ async def test_a_client_can_be_closed_while_it_is_cut_off(clock: MockClock) -> N
                 network.is_down = True
                 await network.cut()
                 await trio.sleep(1)
+
+
+async def test_a_write_that_is_given_up_during_an_outage_is_not_sent_again(
+    clock: MockClock,
+) -> None:
+    async with in_memory()() as platform, networked(platform) as network:
+        async with connected_over(network) as client:
+            serve, network.serve = network.serve, silent
+            await network.cut()
+            with trio.move_on_after(7):
+                await client.put_batch([(b"given up", b"v")])
+            with trio.move_on_after(1):
+                await client.put_batch([(b"never sent", b"v")])
+            network.serve = serve
+
+            assert await client.put_batch([(b"k", b"v")]) == 1
+            assert not client._link._numbering._owed
+
+
+async def silent(_: trio.abc.Stream) -> None:
+    await trio.sleep_forever()
+
+
+async def test_a_write_that_was_sent_and_given_up_during_an_outage_is_not_sent_again(
+    clock: MockClock,
+) -> None:
+    async def take_it_and_go(puppet: Puppet) -> None:
+        await puppet.greet()
+        await puppet.hear(m.Write)
+
+    async with in_memory()() as platform, networked(platform) as network:
+        serve, network.serve = network.serve, puppets(take_it_and_go)
+        async with connected_over(network) as client:
+            network.is_down = True
+            # The connection it is sent on is there already; no other one is to be had.
+            with trio.move_on_after(1):
+                await client.put_batch([(b"given up", b"v")])
+            network.serve, network.is_down = serve, False
+
+            with pytest.raises(LogMismatchError):
+                async with client.subscribe(after=Cursor(LOG_ID, 0)):
+                    pass
+            assert await client.put_batch([(b"k", b"v")]) == 1
+            assert not client._link._numbering._owed

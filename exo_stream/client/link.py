@@ -86,8 +86,9 @@ class Link:
         finally:
             if not call.settled:
                 call.abandoned = True
-                if not call.sent:
+                if call in self._waiting:
                     self._waiting.remove(call)
+                    call.release()
 
     def follow(self, feed: Follower) -> None:
         """Subscribe ``feed`` now, and again after every loss, until it is forgotten."""
