@@ -159,7 +159,14 @@ class Answers:
             return [reply for one in asked for reply in await self._look_up([one])]
         found = iter(entries)
         sequence = entries[0].sequence if entries else self._platform.cursor.sequence
-        return [_reply(r, sequence, [next(found) for _ in _keys(r)]) for r in asked]
+        return [self._sendable(_reply(r, sequence, [next(found) for _ in _keys(r)])) for r in asked]
+
+    def _sendable(self, reply: Value | Values) -> Message:
+        # A client that keeps to the same bound would hang up on a larger message.
+        bound, size = self._limits.message_bytes_max, _size(reply)
+        if size > bound:
+            return failure(reply.id, LimitExceededError("message_bytes_max", bound, size))
+        return reply
 
     async def _wait_visible(self, min_sequence: int, *, wait: bool) -> None:
         """Wait for a sequence to become visible, for as long as a query may take."""
