@@ -109,6 +109,18 @@ async def test_a_large_write_is_refused_in_words(clock: MockClock) -> None:
             assert await client.put_batch([(b"k", b"v")]) == 1
 
 
+async def test_an_answer_that_is_too_large_is_refused_in_words(clock: MockClock) -> None:
+    async with in_memory()() as platform, networked(platform) as network:
+        await platform.put_batch([(b"a", b"v" * (9 << 20)), (b"b", b"v" * (9 << 20))])
+        async with connected_over(network) as client:
+            with pytest.raises(LimitExceededError, match="message_bytes_max"):
+                await client.get_many([b"a", b"b"])
+
+            assert len(await client.get(b"a") or b"") == 9 << 20
+            assert len(await client.range_scan()) == 2
+        assert len(network.cables) == 1
+
+
 async def test_a_large_batch_comes_in_parts_and_is_handed_over_whole(clock: MockClock) -> None:
     async with in_memory()() as platform, networked(platform) as network:
         pairs = [(b"%d" % n, bytes([n]) * 300_000) for n in range(10)]
