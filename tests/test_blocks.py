@@ -89,6 +89,11 @@ def test_a_filter_never_denies_a_key_also_after_being_written(keys: set[bytes]) 
     assert all(k in Filter.loads(bloom.dumps()) for k in keys)
 
 
+def test_what_is_no_filter_is_refused() -> None:
+    with pytest.raises(ValueError, match="head"):
+        Filter.loads(b"12345678")
+
+
 def test_a_filter_seldom_admits_a_stranger() -> None:
     bloom = Filter.sized(1000, 14)
     bloom.add([b"known %d" % number for number in range(1000)])

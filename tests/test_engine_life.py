@@ -24,6 +24,7 @@ from exo_stream.model import Entry, Row, row_key
 from exo_stream.storage.duckdb_engine import DuckDBEngine, open_duckdb_engine
 from exo_stream.storage.engine import Cold, Job, Version
 from exo_stream.storage.memory_engine import MemoryEngine
+from exo_stream.storage.verify import verify
 from tests.tables import Model, rows, work, write
 
 LIMITS = Limits(
@@ -150,7 +151,6 @@ class FileLife(EngineLife):
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp())
-        self.held = 0
         super().__init__()
 
     def open(self) -> DuckDBEngine:
@@ -180,7 +180,9 @@ class FileLife(EngineLife):
 
     def teardown(self) -> None:
         self.engine.close()
+        report = verify(self.directory / "life.duckdb")
         shutil.rmtree(self.directory)
+        assert report.findings == ()
 
 
 def test_a_random_life_in_memory() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import exp, log
+from typing import Final
 
 from rbloom import Bloom
 from xxhash import xxh3_64_intdigest
+
+_HEAD_BYTES: Final = 8
 
 
 class Filter:
@@ -29,7 +32,9 @@ class Filter:
 
     @classmethod
     def loads(cls, data: bytes) -> Filter:
-        """The filter that ``dumps`` wrote."""
+        """The filter that ``dumps`` wrote. Raises ValueError if it is none."""
+        if len(data) <= _HEAD_BYTES:  # there rbloom panics, which no `except Exception` catches
+            raise ValueError("a filter is longer than its head")
         return cls(Bloom.load_bytes(data, xxh3_64_intdigest))
 
     def dumps(self) -> bytes:
