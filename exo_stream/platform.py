@@ -37,7 +37,7 @@ from exo_stream.scan import Scan, bounds
 from exo_stream.selectors import Selector
 from exo_stream.snapshots import Snapshots
 from exo_stream.storage.engine import Engine, EngineStatistics, Retention, Version
-from exo_stream.storage.hop import Hop, open_thread_hop
+from exo_stream.storage.hop import Hop, TimedHop, open_thread_hop
 from exo_stream.storage.memory_engine import MemoryEngine, wall_clock
 from exo_stream.subscription import Sources
 from exo_stream.tail import Tail
@@ -76,7 +76,9 @@ class Platform:
         sources: Sources,
         writes: Mailbox[Decide[Any]],
         work: Mailbox[Work],
+        writing: TimedHop,
     ) -> None:
+        self._writing = writing
         self.sources = sources
         self.limits = sources.limits
         self._reads = sources.reads
@@ -89,6 +91,11 @@ class Platform:
     def log_id(self) -> str:
         """The identity of the log, part of every cursor."""
         return self._engine.log_id
+
+    @property
+    def writer_busy_seconds(self) -> float:
+        """For how long the writer thread has been in its present call: a stuck disk shows here."""
+        return self._writing.busy_seconds
 
     @property
     def cursor(self) -> Cursor:
@@ -389,8 +396,9 @@ async def _running(
     work: Mailbox[Work] = _mailbox(limits, bell)
     sources = _sources(engine, Reads(engine, near, far, limits), limits)
     send, receive = trio.open_memory_channel[Sequence[EncodedBatch]](0)
+    writing = TimedHop(hops[0])
     writer = ingest.Means(
-        writes, work, engine, hops[0], sources.reads, send, sources.tail, sources.frontier,
+        writes, work, engine, writing, sources.reads, send, sources.tail, sources.frontier,
         sources.snapshots, changed, clock, limits,
     )  # fmt: skip
     planner = compaction.Means(
@@ -406,7 +414,7 @@ async def _running(
                     nursery.start_soon(fanout.run, receive, sources.interest)
                     nursery.start_soon(compaction.run, planner)
                     with own:
-                        yield Platform(sources, writes, work)
+                        yield Platform(sources, writes, work, writing)
                     # The body is done: no more writes. Ingest drains what waits, with compaction's
                     # help, and closes what it owns, which ends the other two; the readers go last.
                     writes.close()

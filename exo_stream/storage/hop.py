@@ -25,6 +25,26 @@ class Hop(Protocol):
     async def __call__(self, fn: Callable[[], T], /) -> T: ...
 
 
+class TimedHop:
+    """A hop that tells for how long its present call has been running; one call at a time."""
+
+    def __init__(self, hop: Hop) -> None:
+        self._hop = hop
+        self._began: float | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the present call has been running, 0 if there is none."""
+        return 0 if self._began is None else trio.current_time() - self._began
+
+    async def __call__(self, fn: Callable[[], T], /) -> T:
+        self._began = trio.current_time()
+        try:
+            return await self._hop(fn)
+        finally:
+            self._began = None
+
+
 async def in_place(fn: Callable[[], T], /) -> T:
     """Run ``fn`` on the event loop itself: for tests under a mock clock."""
     await trio.lowlevel.checkpoint()
