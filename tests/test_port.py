@@ -7,13 +7,15 @@ import json
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
 from exo_stream.errors import InvalidRequestError, OverloadedError, UnavailableError
@@ -29,6 +31,8 @@ from exo_stream.server.port import Port
 from exo_stream.server.serve import serve
 from tests.test_websocket import HANDSHAKE, frame
 from tests.wire import connected, serving
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -80,11 +84,10 @@ async def test_health_tells_what_is_well() -> None:
             assert (value["log_id"], value["frontier"]) == (platform.log_id, 0)
 
 
-async def test_a_draining_port_and_a_stuck_writer_are_told_apart() -> None:
+async def test_a_draining_port_lives_but_is_not_ready() -> None:
     async with open_platform(":memory:") as platform:
-        port, busy = Port(Limits(), Visitors.welcome()), 0.0
-        health = Health(platform, port, lambda: busy)
-        health.add_routes()
+        port = Port(Limits(writer_seconds_max=0), Visitors.welcome())
+        Health(platform, port).add_routes()
 
         async def status_of(path: str) -> tuple[int, dict[str, str]]:
             answer = await port.routes.find("GET", path)(None)  # type: ignore[arg-type]
@@ -95,12 +98,33 @@ async def test_a_draining_port_and_a_stuck_writer_are_told_apart() -> None:
         assert (await status_of("/healthz/live"))[0] == 200
         status, checks = await status_of("/health")
         assert (status, checks["port"], checks["disk"]) == (503, "it is draining", "ok")
-        busy = 61.0
-        status, checks = await status_of("/healthz/live")
-        assert (status, checks["writer"]) == (
-            503,
-            "it has been busy with one call for 61 seconds",
-        )
+
+
+async def test_a_writer_that_is_stuck_in_a_call_is_not_alive(autojump_clock: MockClock) -> None:
+    released = trio.Event()
+
+    async def stuck(fn: Callable[[], T], /) -> T:
+        if trio.current_time() > 0:
+            await released.wait()
+        await trio.lowlevel.checkpoint()
+        return fn()
+
+    async with open_platform(":memory:", hop=stuck) as platform, trio.open_nursery() as nursery:
+        port = Port(Limits(), Visitors.welcome())
+        Health(platform, port).add_routes()
+        live = port.routes.find("GET", "/healthz/live")
+        await trio.sleep(1)
+        nursery.start_soon(platform.put_batch, [(b"a", b"1")])
+        await trio.sleep(59)
+        answer = await live(None)  # type: ignore[arg-type]
+        assert isinstance(answer, Response)
+        assert answer.status == 200
+        await trio.sleep(2)
+        answer = await live(None)  # type: ignore[arg-type]
+        assert isinstance(answer, Response)
+        assert answer.status == 503
+        assert b"busy with one call for 61 seconds" in answer.body
+        released.set()
 
 
 async def test_pages_of_foreign_origins_may_not_connect() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import trio
@@ -16,14 +16,10 @@ from exo_stream.server.routes import Answer
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Answers three paths. Readiness fails fast, liveness fails slow.
-
-    ``writer_busy_seconds`` tells for how long the writer thread has been in its present call.
-    """
+    """Answers three paths. Readiness fails fast, liveness fails slow."""
 
     platform: Platform
     port: Port
-    writer_busy_seconds: Callable[[], float]
 
     def add_routes(self) -> None:
         """Let the port answer ``/health``, ``/healthz/live`` and ``/healthz/ready``."""
@@ -50,7 +46,7 @@ class Health:
         )
 
     def _writer(self) -> str | None:
-        seconds = self.writer_busy_seconds()
+        seconds = self.platform.writer_busy_seconds
         if seconds <= self.port.limits.writer_seconds_max:
             return None
         return f"it has been busy with one call for {seconds:.0f} seconds"

@@ -33,10 +33,6 @@ HOST: Final = "127.0.0.1"
 PORT: Final = 4437
 
 
-def _not_busy() -> float:
-    return 0
-
-
 async def serve(
     platform: Platform,
     *,
@@ -67,7 +63,7 @@ async def serve(
 def open_port(platform: Platform, visitors: Visitors) -> Port:
     """A port with the platform's own routes; faces add theirs."""
     port = Port(platform.limits, visitors)
-    Health(platform, port, _not_busy).add_routes()
+    Health(platform, port).add_routes()
     port.routes.add("GET", "/v1/ws", _Conversations(platform, port).answer)
     return port
 
