@@ -13,6 +13,7 @@ from exo_stream.storage.engine import Job
 from exo_stream.storage.fold import Fold
 from exo_stream.storage.merge import Merge, MergeSlice
 from exo_stream.storage.merge_plan import choose
+from exo_stream.storage.run import Run
 from exo_stream.storage.table import Table
 from exo_stream.storage.tiers import compute_tier
 
@@ -35,6 +36,8 @@ class Upkeep:
         self._fold: BlockWriter | None = None
         self._merges: list[Merge] = []
         """The oldest runs' first."""
+        self._settled: tuple[Run, ...] = ()
+        """Runs that need no merge, so that the question is not asked again after every group."""
         self._reloaded: tuple[Sequence[Block], int] | None = None
 
     def reload(self, rows: Rows) -> None:
@@ -92,8 +95,11 @@ class Upkeep:
         runs = self._table.version.runs
         if self._merges:
             runs = runs[: runs.index(self._merges[-1].runs[0])]
+        if runs == self._settled:
+            return
         chosen = choose(runs, self._table.limits.runs_max)
         if not chosen:
+            self._settled = runs
             return
         created_at = max(block.created_at for run in chosen for block in run.blocks)
         tier = compute_tier(created_at, now)
