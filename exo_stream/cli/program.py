@@ -15,6 +15,7 @@ import trio
 
 from exo_stream.cli import logs
 from exo_stream.cli.arguments import parser
+from exo_stream.cli.collector import collect_seldom
 from exo_stream.cli.exit_codes import ERROR, INTERRUPTED, OK, USAGE, exit_code
 from exo_stream.cli.output import Output
 from exo_stream.errors import ExoStreamError
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: Namespace) -> int:
     run, out = _chosen(args.command), Output.standard(is_json=args.json)
+    if args.command in STAYS:
+        collect_seldom()
     if inspect.iscoroutinefunction(run):
         return trio.run(_until_signalled, run, args, out)
     code = run(args, out)  # one that has the process to itself

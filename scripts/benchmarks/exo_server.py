@@ -26,6 +26,7 @@ from benchmarks import load
 from benchmarks.marks import marked
 from benchmarks.wire import SUBJECT
 from exo_stream import Limits, Platform, open_platform
+from exo_stream.cli.collector import collect_seldom
 from exo_stream.server.serve import serve
 from exo_stream.storage.duckdb_engine import open_duckdb_engine
 from exo_stream.storage.engine import Engine, Group
@@ -116,4 +117,5 @@ async def main(path: str) -> None:
 
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    collect_seldom()  # as `exo-stream serve` does
     trio.run(main, sys.argv[1])

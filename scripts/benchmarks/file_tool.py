@@ -26,6 +26,7 @@ import trio
 
 from benchmarks import load
 from exo_stream import Limits, Platform, open_platform
+from exo_stream.cli.collector import collect_seldom
 
 COLD: Final = Limits(cache_bytes_max=1 << 20)
 """So small a cache that a key drawn from a large table is not in it."""
@@ -63,7 +64,7 @@ async def grow(path: Path, keys: int, reads: int) -> None:
                 "get_cold_p50": load.quantile(cold, 0.5),
                 "range_cold_p50": load.quantile(ranges, 0.5),
                 "rss": rss,
-                "file": sizes.file_bytes,
+                "file": sizes.file_bytes + sizes.wal_bytes,
                 # Each key was written once: its row, and its place in the log.
                 "live": 2 * keys * ROW_BYTES,
             }
@@ -134,6 +135,7 @@ async def _times_of_keys(do: Callable[[bytes], Awaitable[Any]], keys: list[bytes
 def main(verb: str, path: str, *numbers: str) -> None:
     """Do what is asked."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    collect_seldom()  # as docs/embedding.md advises
     verbs: dict[str, Callable[..., Awaitable[None]]] = {"grow": grow, "open": open_file, "die": die}
     trio.run(verbs[verb], Path(path), *map(int, numbers))
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from benchmarks.catalogue import load, row_named
 from benchmarks.row import Setting
 from benchmarks.scale import SCALES
+from exo_stream.cli.collector import collect_seldom
 
 
 def main(name: str, scale: str, folder: str, results: str) -> None:
     """Measure, and write each result at once: what a crash or the time limit leaves, counts."""
     _allow_many_files()
+    collect_seldom()  # as docs/embedding.md advises
     setting = Setting(SCALES[scale], Path(folder))
     with Path(results).open("w", buffering=1) as lines:
         measured = load(row_named(name))(setting)
