@@ -203,3 +203,10 @@ async def puts_at_once(client: Client, count: int) -> list[int]:
         for number in range(count):
             nursery.start_soon(put, number)
     return sequences
+
+
+@asynccontextmanager
+async def network_of(serve: Serve) -> AsyncIterator[Network]:
+    async with trio.open_nursery() as nursery:
+        yield Network(nursery, serve)
+        nursery.cancel_scope.cancel()
