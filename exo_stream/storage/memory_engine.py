@@ -111,7 +111,7 @@ class MemoryEngine:
     def lookup(self, version: Version, key: bytes) -> Row | Cold | None:
         """[loop] The row of a row key (a tombstone counts), None if absent."""
         assert isinstance(version, TableVersion), version
-        assert version is self._version or version in self._pins, version.frontier
+        assert version.frontier == self._version.frontier or version in self._pins, version.frontier
         node = version.live.node(key, version.frontier)
         return None if node is None else Row(key, node[0], node[1])
 
@@ -127,12 +127,12 @@ class MemoryEngine:
     ) -> ScanPlan:
         """[loop] One page of the rows with ``start <= row key < end``, at once."""
         assert isinstance(version, TableVersion), version
-        assert version is self._version or version in self._pins, version.frontier
+        assert version.frontier == self._version.frontier or version in self._pins, version.frontier
         return MemoryPlan(version, Bounds(start, end, rows_max, bytes_max, forward))
 
     def pin(self, version: Version) -> None:
         """[loop] Keep what ``version`` shows readable until as many ``unpin`` calls came."""
-        assert version is self._version or version in self._pins, version.frontier
+        assert version.frontier == self._version.frontier or version in self._pins, version.frontier
         self._pins.pin(version)
 
     def unpin(self, version: Version) -> None:

@@ -77,20 +77,17 @@ class Table:
 
     def lookup(self, version: Version, key: bytes) -> Row | Cold | None:
         """The row of a row key as far as memory can tell."""
-        assert isinstance(version, TableVersion), version
-        assert version is self.version or version in self.pins, version.frontier
+        version = self._readable(version)
         return table_reader.lookup(version, key, self.cache)
 
     def scan(self, version: Version, bounds: Bounds) -> TablePlan:
         """Plan one page."""
-        assert isinstance(version, TableVersion), version
-        assert version is self.version or version in self.pins, version.frontier
+        version = self._readable(version)
         return TablePlan(version, bounds, self.cache)
 
     def pin(self, version: Version) -> None:
         """Keep what ``version`` shows readable."""
-        assert version is self.version or version in self.pins, version.frontier
-        self.pins.pin(version)
+        self.pins.pin(self._readable(version))
 
     def install_fold(self, writer: BlockWriter) -> None:
         """The frozen memtable is in the file: its run takes its place."""
@@ -135,6 +132,12 @@ class Table:
             return []
         held = {block for version in self.pins for block in _block_ids(version)}
         return [block for block in self.dead if block not in held]
+
+    def _readable(self, version: Version) -> TableVersion:
+        """The Version, which is pinned, or at least no batch has been applied since."""
+        assert isinstance(version, TableVersion), version
+        assert version.frontier == self.version.frontier or version in self.pins, version.frontier
+        return version
 
     def _set_runs(self, version: TableVersion, runs: tuple[Run, ...]) -> None:
         self.version = replace(version, runs=runs)
