@@ -17,14 +17,17 @@ from exo_stream.protocol.http import (
     EndOfBody,
     Event,
     Head,
+    Headers,
     RefusedError,
     RequestParser,
     Response,
+    _length,
     framing,
     problem_of,
     render,
     render_head,
 )
+from exo_stream.protocol.upgrade import render_upgrade
 
 HOST = b"Host: localhost\r\n"
 
@@ -155,3 +158,35 @@ def test_a_retryable_problem_says_when() -> None:
     answer = problem_of(OverloadedError("later"))
     assert (answer.status, dict(answer.headers)["retry-after"]) == (503, "1")
     assert json.loads(answer.body)["code"] == "overloaded"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ((("content-length", "1"), ("transfer-encoding", "chunked")), 400),
+        ((("content-length", "1"), ("content-length", "1")), 400),
+        ((("content-length", "+1"),), 400),
+        ((("transfer-encoding", "gzip, chunked"),), 501),
+    ],
+)
+def test_we_do_not_rely_on_llhttp_for_what_is_ambiguous(headers: Headers, status: int) -> None:
+    with pytest.raises(RefusedError) as refused:
+        _length(headers)
+    assert refused.value.status == status
+
+
+def test_we_do_not_rely_on_llhttp_for_an_ascii_target() -> None:
+    parser = RequestParser(head_bytes_max=1000, headers_max=5)
+    parser.on_message_begin()
+    parser.on_url("/ä".encode())
+    with pytest.raises(RefusedError):
+        parser.on_headers_complete()
+
+
+def test_a_handshake_is_passed_on_without_what_nobody_needs() -> None:
+    head = Head("GET", "/v1/ws", "1.1", (("sec-websocket-key", "k"), ("cookie", "c")))
+    assert "Protocol: a" in render_upgrade(head, "a").decode()
+    plain = render_upgrade(head, None).decode()
+    assert "Sec-WebSocket-Key: k" in plain
+    assert "Protocol" not in plain
+    assert "cookie" not in plain
