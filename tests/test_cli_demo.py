@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from exo_stream.cli.arguments import URL, parser
+from exo_stream.cli.demo import caption
 from exo_stream.cli.exit_codes import OK, UNAVAILABLE
 from tests.served import EXO_STREAM, GUARD_SECONDS, Said, environment, speak
 
@@ -184,3 +186,27 @@ def test_a_killed_demo_resumes_and_its_follower_sees_every_batch_once(tmp_path: 
                 assert second.returncode == OK
     assert [batch["sequence"] for batch in seen] == list(range(1, last + 6))
     assert seen == log
+
+
+@pytest.mark.parametrize(
+    ("called", "follow", "again"),
+    [
+        ("x/.venv/bin/exo-stream", "./x/.venv/bin/exo-stream follow", "./x/scripts/run"),
+        ("x/bin/exo-stream", "./x/bin/exo-stream follow", "./x/bin/exo-stream demo"),
+        ("x/exo_stream/__main__.py", "python -m exo_stream follow", "python -m exo_stream demo"),
+    ],
+)
+def test_the_commands_it_shows_work_from_where_one_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, called: str, follow: str, again: str
+) -> None:
+    (tmp_path / "x" / "scripts").mkdir(parents=True)
+    (tmp_path / "x" / "scripts" / "run").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [called])
+    shown = caption(parser().parse_args(["demo"]), URL)
+    assert shown.follow == f"{follow} --cursor-file demo.cursor"
+    assert shown.again == again
+    args = parser().parse_args(["demo", "my file", "--listen", "127.0.0.1:1"])
+    other = caption(args, "ws://127.0.0.1:1/v1/ws")
+    assert other.follow.startswith(f"{follow} --url ws://127.0.0.1:1/v1/ws ")
+    assert other.again == f"{again} 'my file' --listen 127.0.0.1:1"

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exo_stream.cli.feed_text import Aligned, as_columns, as_json, fitted, is_colourful
+from exo_stream.cli.feed_text import Aligned, as_columns, as_json, fitted
+from exo_stream.cli.logs import bytes_as_text
+from exo_stream.cli.output import is_colourful
+from exo_stream.cli.tables import drawn
 from exo_stream.cli.wording import (
     counted,
     from_argument,
@@ -167,3 +170,18 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert not is_colourful()
+
+
+def test_a_table_has_a_head_and_folds_what_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = drawn(["key", "value"], [("a", "x" * 50), ("[b]", "2")], width=30).splitlines()
+    text = "\n".join(lines)
+    assert lines[1].split() == ["key", "value"]
+    assert text.count("x") == 50
+    assert max(map(len, lines)) <= 30
+    assert "[b]" in text  # and is no markup
+
+
+def test_bytes_in_log_events_become_text() -> None:
+    event = bytes_as_text(None, "info", {"key": b"a\xff", "count": 1})
+    assert event == {"key": "a\\xff", "count": 1}

@@ -17,10 +17,9 @@ import trio
 from exo_stream.cli.arguments import DEMO_FILE, URL
 from exo_stream.cli.dashboard import Caption, Followed, frame
 from exo_stream.cli.exit_codes import OK
-from exo_stream.cli.feed_text import is_colourful
 from exo_stream.cli.follow import FeedPrinter
 from exo_stream.cli.machine import Machine, Reading
-from exo_stream.cli.output import Output
+from exo_stream.cli.output import Output, is_colourful
 from exo_stream.cli.redrawn import Redrawn
 from exo_stream.cli.serve import url_of
 from exo_stream.cli.telemetry import PREFIX, changes, metrics

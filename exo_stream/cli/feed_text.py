@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -17,11 +16,6 @@ KEY_WIDTH_MAX: Final = 44
 """Longer keys push their values to the right, rather than all values of all keys."""
 
 DIM, CYAN, GREEN, RED, RESET = "\x1b[2m", "\x1b[36m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
-
-
-def is_colourful() -> bool:
-    """Whether a terminal may be sent colours: not with NO_COLOR, nor if it is dumb."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def as_json(message: FeedMessage) -> str:

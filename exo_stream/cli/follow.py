@@ -9,8 +9,8 @@ import trio
 from exo_stream.cli.connection import connected
 from exo_stream.cli.cursor_file import CursorFile
 from exo_stream.cli.exit_codes import OK
-from exo_stream.cli.feed_text import Aligned, as_columns, as_json, is_colourful
-from exo_stream.cli.output import Output
+from exo_stream.cli.feed_text import Aligned, as_columns, as_json
+from exo_stream.cli.output import Output, is_colourful
 from exo_stream.errors import InvalidRequestError
 from exo_stream.feed import FeedMessage
 from exo_stream.model import Batch, Cursor

@@ -54,3 +54,8 @@ class Output:
             self.object(value)
         else:
             self.line(plain)
+
+
+def is_colourful() -> bool:
+    """Whether a terminal may be sent colours: not with NO_COLOR, nor if it is dumb."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

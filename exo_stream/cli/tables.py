@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exo_stream.cli.output import Output
+from exo_stream.cli.output import Output, is_colourful
 
 
 def print_table(out: Output, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -29,7 +29,7 @@ def drawn(columns: Sequence[str], rows: Iterable[Sequence[str]], *, width: int) 
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console(file=StringIO(), width=width, force_terminal=True, highlight=False)
+    console = Console(file=StringIO(), width=width, force_terminal=is_colourful(), highlight=False)
     console.print(table)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
