@@ -322,6 +322,7 @@ WRONG: dict[str, tuple[Any, type[ExoStreamError]]] = {
     "too many keys": (lambda h: h.get_many([b"k"] * 10_001), LimitExceededError),
     "a negative limit": (lambda h: h.range_scan(limit=-1), InvalidRequestError),
     "a negative sequence": (lambda h: h.get_batch(-1), InvalidRequestError),
+    "a long start": (lambda h: h.range_scan(b"k" * 255), LimitExceededError),
     "a fraction of a sequence": (lambda h: h.prune_batch_log(1.5), InvalidRequestError),
 }
 

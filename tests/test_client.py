@@ -16,6 +16,7 @@ from exo_stream.client import connect
 from exo_stream.client.patience import Patience
 from exo_stream.errors import (
     ConflictError,
+    InvalidRequestError,
     LimitExceededError,
     SnapshotExpiredError,
     UnavailableError,
@@ -290,3 +291,23 @@ async def test_over_tls(certificate: Path) -> None:
                 async with connect(url):
                     raise AssertionError
         nursery.cancel_scope.cancel()
+
+
+async def test_options_that_are_none_are_refused(clock: MockClock) -> None:
+    async with in_memory()() as platform, networked(platform) as network:
+        async with connected_over(network) as client:
+            options: Any
+            for options in ({"slow": "drop"}, {"heartbeat_seconds": -1}):
+                with pytest.raises(InvalidRequestError):
+                    client.subscribe(**options)
+            with pytest.raises(InvalidRequestError):
+                await client.range_scan(limit=-1)
+
+
+async def test_a_range_that_never_comes_to_its_end_is_given_up(clock: MockClock) -> None:
+    limits = Limits(page_rows_max=10, snapshots_max=0)
+    async with in_memory()(limits=limits) as platform, networked(platform) as network:
+        await platform.put_batch([(b"%03d" % n, b"v") for n in range(50)])
+        async with connected_over(network, attempts_max=3) as client:
+            with pytest.raises(SnapshotExpiredError):
+                await client.range_scan()

@@ -166,6 +166,7 @@ class Client:
                 attempt += 1
                 if attempt >= self._link.patience.attempts_max:
                     raise
+            await self._link.pause(attempt)
 
     def scan(self, start: bytes = b"", end: bytes = b"", *, forward: bool = True) -> RemoteScan:
         """All pairs of a range, lazily, page by page, on one snapshot.

@@ -90,6 +90,11 @@ class Link:
                     self._waiting.remove(call)
                     call.release()
 
+    async def pause(self, attempt: int) -> None:
+        """Wait before the next attempt of something."""
+        # Jitter, not a secret.
+        await trio.sleep(self.patience.pause_seconds(attempt, random.random()))  # noqa: S311
+
     def follow(self, feed: Follower) -> None:
         """Subscribe ``feed`` now, and again after every loss, until it is forgotten."""
         self._check_open()
@@ -184,8 +189,7 @@ class Link:
             await self._demand.wait()
             self._lost_at = trio.current_time()
             return
-        # Jitter, not a secret.
-        await trio.sleep(self.patience.pause_seconds(self._attempt, random.random()))  # noqa: S311
+        await self.pause(self._attempt)
         try:
             async with self._connected() as connection:
                 await self._converse(connection)
