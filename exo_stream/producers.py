@@ -39,6 +39,9 @@ WINDOW: Final = 256
 
 PRODUCER_ID_BYTES_MAX: Final = 64
 
+_PRODUCER: Final = int(Keyspace.PRODUCER)
+_SLOTS: Final = tuple(bytes([slot]) for slot in range(WINDOW))
+
 
 @dataclass(frozen=True, slots=True)
 class Producer:
@@ -97,26 +100,27 @@ Judgement = Accepted | Duplicate | Rejected | Need
 
 def judge(producer: Producer, view: View, now: int) -> Judgement:
     """Decide on a write labelled by ``producer``: the table of docs/guarantees.md, number 6."""
-    keys = head_key(producer.id), slot_key(producer.id, producer.seq)
-    head_row, slot_row = (view.row(Keyspace.PRODUCER, key) for key in keys)
+    head_at = head_key(producer.id)
+    slot_at = head_at + _SLOTS[producer.seq % WINDOW]
+    head_row = view.row(_PRODUCER, head_at)
+    slot_row = view.row(_PRODUCER, slot_at)
     if isinstance(head_row, Unknown) or isinstance(slot_row, Unknown):
-        return Need(
-            keys=[
-                (Keyspace.PRODUCER, key)
-                for key, row in zip(keys, (head_row, slot_row), strict=True)
-                if row is UNKNOWN
-            ]
-        )
+        rows = ((head_at, head_row), (slot_at, slot_row))
+        return Need(keys=[(_PRODUCER, key) for key, row in rows if row is UNKNOWN])
     head = decode_head(head_row.value) if head_row and head_row.value is not None else None
     if head is not None and producer.epoch < head.epoch:
         return Rejected(ProducerFencedError(head.epoch))
-    written = [producer.epoch, producer.seq]
-    if slot_row and slot_row.value is not None and cbor2.loads(slot_row.value) == written:
+    written = cbor2.dumps([producer.epoch, producer.seq])
+    if slot_row is not None and slot_row.value == written:
         return Duplicate(slot_row.sequence)
     refusal = _refusal(producer, head)
     if refusal is not None:
         return Rejected(refusal)
-    return Accepted(_record(producer, head, now))
+    newest = producer.seq
+    if head is not None and head.epoch == producer.epoch:
+        newest = max(newest, head.newest)
+    seen = cbor2.dumps([producer.epoch, newest, now])
+    return Accepted((Entry(_PRODUCER, head_at, seen), Entry(_PRODUCER, slot_at, written)))
 
 
 def _refusal(producer: Producer, head: Head | None) -> ExoStreamError | None:
@@ -133,20 +137,6 @@ def _refusal(producer: Producer, head: Head | None) -> ExoStreamError | None:
     return None
 
 
-def _record(producer: Producer, head: Head | None, now: int) -> tuple[Entry, Entry]:
-    newest = producer.seq
-    if head is not None and head.epoch == producer.epoch:
-        newest = max(newest, head.newest)
-    return (
-        Entry(Keyspace.PRODUCER, head_key(producer.id), cbor2.dumps([producer.epoch, newest, now])),
-        Entry(
-            Keyspace.PRODUCER,
-            slot_key(producer.id, producer.seq),
-            cbor2.dumps([producer.epoch, producer.seq]),
-        ),
-    )
-
-
 def head_key(producer_id: bytes) -> bytes:
     """The key of a producer's head. The length comes first: no id is a prefix of another's keys."""
     return bytes([len(producer_id)]) + producer_id
@@ -154,7 +144,7 @@ def head_key(producer_id: bytes) -> bytes:
 
 def slot_key(producer_id: bytes, seq: int) -> bytes:
     """The key of the slot that remembers ``seq``."""
-    return head_key(producer_id) + bytes([seq % WINDOW])
+    return head_key(producer_id) + _SLOTS[seq % WINDOW]
 
 
 def is_head(key: bytes) -> bool:

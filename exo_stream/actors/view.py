@@ -89,8 +89,11 @@ class GroupView:
 
     def _index(self) -> None:
         # Most groups are plain puts that nobody asks about; they are never indexed.
+        if not self._unindexed:
+            return
+        written = self._written
         for sequence, entries in self._unindexed:
             for keyspace, key, value in entries:
                 whole = row_key(keyspace, key)
-                self._written[whole] = Row(whole, sequence, value)
+                written[whole] = Row(whole, sequence, value)
         self._unindexed.clear()
