@@ -40,10 +40,15 @@ def nursery_unseen() -> Iterator[BodyError]:
     try:
         yield body
     except BaseExceptionGroup as group:
-        errors = _causes(list(_leaves(group, body.error)))
-        if len(errors) > 1:
+        # Cancel scopes rebuild the groups that pass through them: only the leaves are the same.
+        own = {id(leaf) for leaf in _leaves(body.error)} if body.error is not None else set()
+        errors = _causes(sorted(_leaves(group), key=lambda leaf: id(leaf) in own))
+        if body.error is not None and own.issuperset(map(id, errors)):
+            alone = body.error
+        elif len(errors) == 1:
+            [alone] = errors
+        else:
             raise
-        [alone] = errors
     else:
         return
     context = alone.__context__
@@ -58,23 +63,13 @@ def _causes(errors: Sequence[BaseException]) -> list[BaseException]:
     """``errors`` without those that only tell what a crash has made of somebody's request."""
     told = [error for error in errors if not isinstance(error, trio.Cancelled)]
     unknown = [error for error in told if isinstance(error, OutcomeUnknownError)]
-    causes = [*(error for error in told if not _is_echo(error)), *unknown[:1]]
-    return causes or told[:1] or [errors[0]]
+    others = [e for e in told if not isinstance(e, PlatformClosedError | OutcomeUnknownError)]
+    return [*others, *unknown[:1]] or told[:1] or [errors[0]]
 
 
-def _leaves(
-    group: BaseExceptionGroup[BaseException], body_error: BaseException | None
-) -> Iterator[BaseException]:
-    """The errors in our own nurseries' groups; a group that the body raised is one error."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup) and error is not body_error:
-            yield from _leaves(error, body_error)
-        else:
-            yield error
-
-
-def _is_echo(error: BaseException) -> bool:
-    """Whether it only tells what a crash has made of somebody's request."""
+def _leaves(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        return all(_is_echo(leaf) for leaf in error.exceptions)
-    return isinstance(error, PlatformClosedError | OutcomeUnknownError | trio.Cancelled)
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
