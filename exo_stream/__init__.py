@@ -1,6 +1,7 @@
 """exo_stream: an event log and a key-value table in one DuckDB file, inside your trio program."""
 
-from exo_stream.client import Client, connect
+from typing import TYPE_CHECKING
+
 from exo_stream.errors import (
     BatchEvictedError,
     ConflictError,
@@ -29,6 +30,19 @@ from exo_stream.model import Batch, Cursor, Entry, VersionedValue
 from exo_stream.platform import Platform, open_platform
 from exo_stream.producers import Producer
 from exo_stream.storage.engine import Retention, StoreEngine
+
+if TYPE_CHECKING:
+    from exo_stream.client import Client, connect
+else:
+
+    def __getattr__(name: str) -> object:
+        """The client, imported when it is first asked for: who embeds needs no WebSocket."""
+        if name in {"Client", "connect"}:
+            from exo_stream import client  # noqa: PLC0415
+
+            return getattr(client, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Batch",
