@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 from typing import Final
 
@@ -20,4 +21,6 @@ def collect_seldom() -> None:
     """
     gc.collect()
     gc.freeze()
+    # What is frozen is not torn down at the end, and DuckDB calls that a leak, on standard error.
+    atexit.register(gc.unfreeze)
     gc.set_threshold(ALLOCATIONS, MIDDLE, OLD)
