@@ -140,7 +140,7 @@ def test_a_damaged_file_is_refused_and_left_untouched(path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (whole[:5000], whole[:12] + bytes(4084) + whole[4096:], whole[:20_000]):
         path.write_bytes(damaged)
-        with pytest.raises(CorruptionError, match="is damaged: restore it"):
+        with pytest.raises(CorruptionError, match="is damaged: if the power went"):
             open_database(path, memory_bytes=MEMORY)
         assert path.read_bytes() == damaged
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from exo_stream.errors import CorruptionError
 from exo_stream.limits import KIB
-from exo_stream.storage.directory import beside
 from exo_stream.storage.repair import WalVerdict, repair_wal
 from tests.torture import power_cut, workload
 from tests.torture.child import Assignment
@@ -48,33 +48,55 @@ async def test_a_log_that_does_not_open_can_be_repaired(tmp_path: Path) -> None:
         assert verdict in (WalVerdict.SOUND, WalVerdict.REPAIRABLE), cut.name
 
 
-async def states_of_a_checkpoint(folder: Path, journal: Journal) -> tuple[State, State, set[int]]:
-    """A file before and after a CHECKPOINT, and its blocks of metadata."""
+async def states_of_a_checkpoint(folder: Path, journal: Journal) -> tuple[State, State]:
+    """A file before a CHECKPOINT and after it."""
     limits = replace(workload.LIMITS, checkpoint_wal_bytes=512 * KIB)
     before, _ = await power_cut.write(folder / "f", journal, 60, limits)
     path = power_cut.put(before, folder / "checkpointed")
-    metadata = power_cut.metadata_blocks(path)
     assignment = Assignment(str(path), journal.seed, first_numbers=[], batches=0)
-    return before, await power_cut.checkpointed(path, assignment.command()), metadata
+    return before, await power_cut.checkpointed(path, assignment.command())
 
 
 @traced
 async def test_a_checkpoint_may_be_on_the_disk_in_part(tmp_path: Path) -> None:
+    """It opens, or repair-wal opens it: with all that was acknowledged."""
     journal = Journal("power", writers=2)
-    before, after, metadata = await states_of_a_checkpoint(tmp_path, journal)
+    before, after = await states_of_a_checkpoint(tmp_path, journal)
     dice = random.Random("power")
-    for cut in power_cut.within_a_checkpoint(before, after, metadata, dice, STATES):
+    verdicts = [
         await power_cut.judge(cut, tmp_path / "cut", journal)
+        for cut in power_cut.within_a_checkpoint(before, after, dice, STATES)
+    ]
+    assert set(verdicts) == {"sound", "repairable"}
 
 
 @traced
-async def test_a_torn_block_of_metadata_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    """DuckDB writes such a block in place, with one checksum: a power cut in the middle of that
-    makes the file unreadable. Nothing is lost, and nothing is made worse.
-    """
-    before, after, metadata = await states_of_a_checkpoint(tmp_path, Journal("power", writers=2))
-    changed = {power_cut.block_of(page) for page in power_cut.changed_pages(before, after)}
-    cut = power_cut.torn_metadata(before, after, min(metadata & changed))
-    path = power_cut.put(cut, tmp_path / "cut")
+async def test_a_torn_checkpoint_is_mended_only_where_that_is_proven(tmp_path: Path) -> None:
+    """A block that rotted is not passed off as torn; and nothing is changed without being asked."""
+    before, after = await states_of_a_checkpoint(tmp_path, Journal("power", writers=2))
+    torn = bytearray(before.file)
+    pages = power_cut.changed_pages(before, after)
+    start = next(page for page in pages[1:] if any(before.file[page : page + power_cut.PAGE]))
+    torn[start : start + power_cut.PAGE] = after.file[start : start + power_cut.PAGE]
+    rotten = bytearray(before.file)
+    for page in range(power_cut.HEADERS, len(rotten), power_cut.PAGE):
+        rotten[page + 100] ^= 1
+    path = power_cut.put(State("torn", bytes(torn), after.wal), tmp_path / "torn")
     assert not await power_cut.opens(path)
-    assert (path.read_bytes(), beside(path, ".wal").read_bytes()) == (cut.file, cut.wal)
+    assert repair_wal(path).verdict is WalVerdict.REPAIRABLE
+    assert path.read_bytes() == bytes(torn)
+    report = repair_wal(path, apply=True)
+    assert report.verdict is WalVerdict.REPAIRED
+    assert power_cut.read(Path(report.copies[0]), "the copy").file == bytes(torn)
+    assert repair_wal(path).verdict is WalVerdict.SOUND
+    assert await power_cut.opens(path)
+    path = power_cut.put(State("rotten", bytes(rotten), after.wal), tmp_path / "rotten")
+    assert repair_wal(path).verdict is WalVerdict.BEYOND_REPAIR
+    with pytest.raises(CorruptionError, match="is damaged"):
+        repair_wal(path, apply=True)
+    assert sorted(each.name for each in path.parent.iterdir()) == [
+        "feed.duckdb",
+        "feed.duckdb.lock",
+        "feed.duckdb.wal",
+    ]
+    assert path.read_bytes() == bytes(rotten)

@@ -116,5 +116,8 @@ def refusal(path: Path, error: duckdb.Error) -> ExoStreamError:
     if "WAL" in text:
         return CorruptionError(_damaged_wal(path))
     if failures.is_corrupt(error) or "enough bytes" in text:
-        return CorruptionError(f"{path} is damaged: restore it, or start from a copy")
+        return CorruptionError(
+            f"{path} is damaged: if the power went, see what can be done with: "
+            f"exo-stream repair-wal {path}; else restore it"
+        )
     return StoreError(f"{path} cannot be opened ({type(error).__name__})")

@@ -1,14 +1,15 @@
-"""Repair of a write-ahead log whose last transaction is damaged; copies are kept, nothing deleted.
+"""Repair of what a power cut tore, in a COMMIT or a CHECKPOINT; copies are kept, nothing deleted.
 
-After a power cut the pages of a COMMIT that had not returned can be on disk in part. DuckDB
-takes a short tail for what it is, but refuses to open a log with a hole in its last transaction.
+The pages of a COMMIT that had not returned can be on disk in part. DuckDB takes a short tail of
+its log for what it is, but refuses to open one with a hole in its last transaction; and it
+refuses a file with a block that a CHECKPOINT wrote in part.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import count
 from pathlib import Path
@@ -16,7 +17,8 @@ from pathlib import Path
 import structlog
 
 from exo_stream.errors import CorruptionError, ForeignFileError
-from exo_stream.storage import directory, wal
+from exo_stream.limits import Limits
+from exo_stream.storage import directory, torn_checkpoint, wal
 from exo_stream.storage.lock_file import LockFile
 
 log = structlog.get_logger()
@@ -61,11 +63,14 @@ def repair_wal(path: str | os.PathLike[str], *, apply: bool = False) -> WalRepor
     lock = LockFile(real)
     try:
         report = _examine(real)
+        torn: tuple[int, ...] = ()
+        if report.verdict is WalVerdict.SOUND and report.wal_bytes:
+            report, torn = _examine_file(real, report)
         if not apply or report.verdict is WalVerdict.SOUND:
             return report
         if report.verdict is WalVerdict.BEYOND_REPAIR:
             raise CorruptionError(report.reason)
-        return _cut(real, report)
+        return _mend(real, report, torn) if torn else _cut(real, report)
     finally:
         lock.close()
 
@@ -103,6 +108,19 @@ def _judge(path: Path, scan: wal.WalScan) -> tuple[WalVerdict, str]:
     )
 
 
+def _examine_file(path: Path, report: WalReport) -> tuple[WalReport, tuple[int, ...]]:
+    """The log is sound; tell whether its file is too, or a CHECKPOINT of it was torn."""
+    try:
+        torn = torn_checkpoint.find(path, memory_bytes=Limits().engine_memory_bytes)
+    except CorruptionError as error:
+        return replace(report, verdict=WalVerdict.BEYOND_REPAIR, reason=str(error)), ()
+    if not torn:
+        return report, ()
+    blocks = ", ".join(map(str, torn))
+    reason = f"the log is intact, but a CHECKPOINT was cut short in block {blocks} of the file"
+    return replace(report, verdict=WalVerdict.REPAIRABLE, reason=reason), torn
+
+
 _RARE = (".wal.checkpoint", ".wal.recovery")
 """Written by DuckDB when commits run beside a CHECKPOINT, which ours never do."""
 
@@ -127,6 +145,15 @@ def _cut(path: Path, report: WalReport) -> WalReport:
         transactions=report.transactions,
         copies=copies,
     )
+
+
+def _mend(path: Path, report: WalReport, torn: tuple[int, ...]) -> WalReport:
+    copies = tuple(str(_set_aside(each)) for each in (path, directory.beside(path, ".wal")))
+    directory.sync(path)
+    torn_checkpoint.mend(path, torn)
+    log.warning("checkpoint mended", path=str(path), blocks=list(torn))
+    reason = "the file is what it was before the CHECKPOINT that was cut short"
+    return replace(report, verdict=WalVerdict.REPAIRED, reason=reason, copies=copies)
 
 
 def _set_aside(path: Path) -> Path:

@@ -18,14 +18,12 @@ from exo_stream.limits import MIB, Limits
 from exo_stream.platform import open_platform
 from exo_stream.producers import Producer
 from exo_stream.storage.directory import beside
-from exo_stream.storage.instance import attach
 from exo_stream.storage.repair import WalVerdict, repair_wal
 from tests.torture import verifier, workload
 from tests.torture.journal import Journal
 from tests.torture.life import AtSyscall, Fault, live
 
 PAGE: Final = 4096
-BLOCK: Final = 64 * PAGE
 HEADERS: Final = 3 * PAGE
 """The head of a DuckDB file, and after it two slots that a CHECKPOINT writes in turn."""
 
@@ -109,16 +107,18 @@ async def checkpointed(path: Path, command: Sequence[str]) -> State:
 
 
 def within_a_checkpoint(
-    before: State, after: State, metadata: set[int], dice: random.Random, count: int
+    before: State, after: State, dice: random.Random, count: int
 ) -> Iterator[State]:
     """States between a file before a CHECKPOINT and after it.
 
-    A block of ``metadata`` has only some of its pages written anew, but one checksum over all of
-    them: it is here whole, before or after. ``torn_metadata`` is about the others.
+    Its mark in the WAL is synced before the file is touched, and the head is written when all
+    else is synced.
     """
     assert before.wal is not None
     assert after.wal is not None
     assert after.wal.startswith(before.wal), "a CHECKPOINT adds its mark to the WAL"
+    mark = dice.randint(len(before.wal), len(after.wal))
+    yield State("its mark in part", before.file, after.wal[:mark])
     yield State("begun", before.file, after.wal)
     yield State("whole", after.file, after.wal)
     yield State("whole, and the WAL gone", after.file, None)
@@ -127,24 +127,10 @@ def within_a_checkpoint(
         file = bytearray(before.file)
         if dice.random() < 0.5:
             file.extend(bytes(max(0, len(after.file) - len(file))))
-        written = set(dice.sample(changed, dice.randint(0, len(changed))))
-        for block in metadata:
-            pages = {page for page in changed if block_of(page) == block}
-            written = written | pages if dice.random() < 0.5 else written - pages
-        for start in sorted(written):
+        for start in sorted(dice.sample(changed, dice.randint(0, len(changed)))):
             if start <= len(file):
                 file[start : start + PAGE] = after.file[start : start + PAGE]
-        mark = dice.randint(len(before.wal), len(after.wal))
-        yield State(f"in part, {number}", bytes(file), after.wal[:mark])
-
-
-def torn_metadata(before: State, after: State, block: int) -> State:
-    """The first half of what a CHECKPOINT changed in a block of metadata, and nothing else."""
-    pages = [page for page in changed_pages(before, after) if block_of(page) == block]
-    file = bytearray(before.file)
-    for start in pages[: len(pages) // 2]:
-        file[start : start + PAGE] = after.file[start : start + PAGE]
-    return State("torn metadata", bytes(file), after.wal)
+        yield State(f"in part, {number}", bytes(file), after.wal)
 
 
 def changed_pages(before: State, after: State) -> list[int]:
@@ -154,21 +140,6 @@ def changed_pages(before: State, after: State) -> list[int]:
         for start in range(HEADERS, len(after.file), PAGE)
         if after.file[start : start + PAGE] != before.file[start : start + PAGE]
     ]
-
-
-def block_of(page: int) -> int:
-    """The number of the block that a page belongs to."""
-    return (page - HEADERS) // BLOCK
-
-
-def metadata_blocks(path: Path) -> set[int]:
-    """The blocks that hold what the file knows of itself; the file is stopped."""
-    con = attach(path, memory_bytes=64 * MIB, mode="READ_ONLY")
-    try:
-        found = con.execute("SELECT block_id FROM pragma_metadata_info('exo')").fetchall()
-    finally:
-        con.close()
-    return {block for (block,) in found}
 
 
 def put(state: State, folder: Path) -> Path:
