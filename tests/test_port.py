@@ -28,6 +28,8 @@ from exo_stream.server.budget import Budget
 from exo_stream.server.health import Health
 from exo_stream.server.listener import Listener
 from exo_stream.server.port import Port
+from exo_stream.server.request import BodyWriter, Request
+from exo_stream.server.routes import Answer, Streamed
 from exo_stream.server.serve import serve
 from tests.test_websocket import HANDSHAKE, frame
 from tests.wire import connected, serving
@@ -45,13 +47,14 @@ async def open_port_on(
                 yield platform, port, number
 
 
-async def exchange(number: int, data: bytes) -> bytes:
-    """Send ``data`` and no more, and read to the end."""
+async def exchange(number: int, data: bytes, *, streams: bool = False) -> bytes:
+    """Send ``data`` and no more, and read to the end; a stream ends when its reader half-closes."""
     async with await trio.open_tcp_stream("127.0.0.1", number) as stream:
         answer = b""
         try:
             await stream.send_all(data)
-            await stream.send_eof()
+            if not streams:
+                await stream.send_eof()
             while piece := await stream.receive_some():
                 answer += bytes(piece)
         except trio.BrokenResourceError:
@@ -295,6 +298,33 @@ async def test_the_one_blocked_longest_is_cut_if_it_was_given_time() -> None:
     port.transports.update(transports)  # type: ignore[arg-type]
     port.cut_slowest()
     assert [transport.killed for transport in transports] == [False, False, True, False]
+
+
+async def test_a_stream_is_written_without_waiting_and_what_is_left_follows() -> None:
+    written: list[bytes] = []
+
+    async def events(_: Request) -> Answer:
+        await trio.lowlevel.checkpoint()
+
+        async def write(writer: BodyWriter) -> None:
+            assert writer.can_have_seat
+            while writer.try_send(b"data: ", b"x" * 100_000):
+                written.append(b"data: " + b"x" * 100_000)
+            await writer.send(b"last")
+
+        return Streamed(200, (), write)
+
+    async with open_port_on() as (_, port, number):
+        port.routes.add("GET", "/events", events)
+        head = b"GET /events HTTP/1.%d\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        for version in (0, 1):
+            written.clear()
+            answer = await exchange(number, head % version, streams=True)
+            body = answer.partition(b"\r\n\r\n")[2]
+            chunks = b"".join(b"186a6\r\n%b\r\n" % piece for piece in written)
+            whole = chunks + b"4\r\nlast\r\n0\r\n\r\n" if version else b"".join(written) + b"last"
+            assert written
+            assert body == whole
 
 
 # --- hostile bytes ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import structlog
@@ -50,6 +51,7 @@ class HttpConnection:
         ``nursery`` is this connection's own, for what must run beside an answer.
         """
         self._inbound.nursery = nursery
+        self._transport.on_partial = partial(nursery.start_soon, self._transport.flush_quietly)
         with self._port.told_to_leave(self._leave):
             takeover = await self._serve_requests()
         if takeover is None:

@@ -204,16 +204,17 @@ class BodyWriter:
         else:
             await self._transport.send_all(data)
 
+    @property
+    def can_have_seat(self) -> bool:
+        """Whether ``try_send`` can work at all."""
+        return self._transport.has_socket
+
     def try_send(self, head: bytes, body: bytes) -> bool:
         """Send a piece without waiting, as ``Transport.try_send`` does."""
         if not self._chunked:
             return self._transport.try_send(head, body)
         chunk = chunk_head(len(head) + len(body))
         return self._transport.try_send(chunk + head, body, b"\r\n")
-
-    async def flush(self) -> None:
-        """Send what the kernel did not take of a piece that ``try_send`` sent in part."""
-        await self._transport.flush()
 
     async def finish(self) -> None:
         """Say that the body is whole."""

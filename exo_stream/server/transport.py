@@ -93,6 +93,13 @@ class Transport:
         """Send the remainder, if there is one. Raises what ``send_all`` raises."""
         await self.send_all(b"")
 
+    async def flush_quietly(self) -> None:
+        """Send the remainder; that the peer is gone is found by whoever uses the transport."""
+        try:
+            await self.flush()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.lowlevel.checkpoint()
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send ``data`` whole, behind the remainder and whoever came before.
 

@@ -8,6 +8,7 @@ with a code instead of an exception in its reader (DESIGN 8).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, cast
 
 import structlog
@@ -204,13 +205,6 @@ class WebSocket:
                 await self.transport.aclose_forcefully()
                 return
 
-    async def flush(self) -> None:
-        """Send what the kernel did not take of a frame; a peer that is gone is found by others."""
-        try:
-            await self.transport.flush()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            await trio.lowlevel.checkpoint()
-
 
 Converse = Callable[[WebSocket], Awaitable[Close]]
 """Uses a WebSocket until it is over, and answers how it should be closed."""
@@ -243,7 +237,7 @@ async def run_websocket(
             if opening.cancelled_caught:
                 raise trio.BrokenResourceError("the handshake took too long")
             socket = WebSocket(transport, screen, connection, share)
-            transport.on_partial = lambda: nursery.start_soon(socket.flush)
+            transport.on_partial = partial(nursery.start_soon, transport.flush_quietly)
             nursery.start_soon(socket.keep_alive, limits.ping_seconds)
             await _converse(socket, converse, limits.close_seconds_max)
             nursery.cancel_scope.cancel()
