@@ -130,3 +130,18 @@ async def test_stopped_clients_cost_the_others_nothing(reading: int, stopped: in
     assert received == [list(range(1, BATCHES + 1))] * reading
     assert found == list(range(1, BATCHES + 1))
     assert max(held) <= (reading + stopped) * LIMITS.frame_bytes_max
+
+
+@pytest.mark.slow
+async def test_a_drain_does_not_wait_for_the_stopped() -> None:
+    limits = Limits(send_seconds_max=3600, drain_seconds_max=1, close_seconds_max=1)
+    with trio.fail_after(20):  # a guard against hanging, never a measure
+        async with open_platform(":memory:", limits=limits) as platform:
+            async with serving(platform) as (port, _, number):
+                idle = [await _subscribe(number, receive_buffer=4096) for _ in range(3)]
+                await _until(lambda: platform.sources.interest.seats == len(idle))
+                while platform.sources.interest.seats:
+                    await platform.put_batch([(b"k", VALUE)])
+                await _until(lambda: all(t.bytes_held for t in port.transports))
+            for stream in idle:
+                await stream.aclose()
