@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from exo_stream.model import Entry, Keyspace
-from tests.torture import workload
+from tests.torture import sync_order, workload
 from tests.torture.campaign import campaign
+from tests.torture.child import Assignment
 from tests.torture.journal import Journal
-from tests.torture.life import AtSyscall, can_trace, traced
+from tests.torture.life import AtSyscall, can_trace, live, traced
 
 KILLS = 20
 
@@ -30,6 +31,44 @@ def test_strace_can_be_used_here() -> None:
         pytest.skip("strace is not installed, or not allowed: kills come at moments only")
     assert AtSyscall("write", 3).wrap(["true"])[0] == "strace"
     assert "-P" in traced(["true"], "fdatasync:error=EIO", path=Path("a.wal"))
+
+
+@pytest.mark.slow
+async def test_nothing_is_acknowledged_before_it_is_synced(tmp_path: Path) -> None:
+    """The WAL by fdatasync, and its name, which each CHECKPOINT takes away, by an fsync."""
+    if not can_trace():
+        pytest.skip("strace is not installed, or not allowed")
+    path, record = tmp_path / "feed.duckdb", tmp_path / "record"
+    for first in (0, 20):
+        # One writer and no folds: what is written is what is about to be acknowledged.
+        assignment = Assignment(
+            str(path), "seed", [first], batches=20, limits={"memtable_entries_max": 100_000}
+        )
+        command = sync_order.recorded(assignment.command(), record)
+        ended = await live(command, lambda _: None, None)
+        assert ended.last_line == "closed", ended
+        lines = record.read_text().splitlines()
+        assert sync_order.acknowledgements(lines, path.with_name("feed.duckdb.wal")) >= 20
+
+
+def test_a_missing_sync_is_noticed() -> None:
+    wal = Path("f.wal")
+    written, synced, acknowledged = (
+        '7 write(3<f.wal>, "x", 1) = 1',
+        "7 fdatasync(3<f.wal>) = 0",
+        '6 write(1<pipe:[1]>, "ack 0 1 2", 9) = 9',
+    )
+    begun, over = "7 fdatasync(3<f.wal> <unfinished ...>", "7 <... fdatasync resumed>) = 0"
+    created = '7 openat(AT_FDCWD, "f.wal", O_WRONLY|O_CREAT) = 3<f.wal>'
+    named = "7 fsync(4<.>) = 0"
+    assert sync_order.acknowledgements([written, synced, acknowledged], wal) == 1
+    assert sync_order.acknowledgements([written, begun, over, acknowledged], wal) == 1
+    assert sync_order.acknowledgements([created, written, synced, named, acknowledged], wal) == 1
+    for missing in ([written, acknowledged], [written, begun, acknowledged]):
+        with pytest.raises(AssertionError, match="before it was synced"):
+            sync_order.acknowledgements(missing, wal)
+    with pytest.raises(AssertionError, match="before its name was synced"):
+        sync_order.acknowledgements([created, written, synced, acknowledged], wal)
 
 
 def journal_of_one() -> tuple[Journal, tuple[Entry, ...]]:
