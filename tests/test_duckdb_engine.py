@@ -452,3 +452,15 @@ def test_a_batch_missing_from_the_log_is_corruption(path: Path) -> None:
     engine.close()
     with pytest.raises(CorruptionError):
         open_duckdb_engine(path, limits=SMALL)
+
+
+def test_many_cold_keys_are_fetched_in_bounded_queries(path: Path) -> None:
+    engine = open_duckdb_engine(path, limits=Limits(memtable_entries_max=80))
+    keys = [b"%03d" % number for number in range(80)]
+    write(engine, [Entry(0, key, key * 33_000) for key in keys])
+    work(engine)
+    wanted = [row_key(0, key) for key in reversed(keys)]
+    found = engine.open_reader().fetch(engine.version, wanted)
+    assert [row and row.value for row in found] == [key * 33_000 for key in reversed(keys)]
+    assert [row.value for row in rows(engine, engine.version)] == [key * 33_000 for key in keys]
+    engine.close()
