@@ -342,19 +342,30 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(ask: Say, served: Ser
     for n in range(3):
         ask("put", "pipe", str(n))
     shell = f"{' '.join(EXO_STREAM)} follow --start oldest | head -n 1; echo ${{PIPESTATUS[0]}}"
-    with subprocess.Popen(
+    done = subprocess.run(
         ["bash", "-c", shell],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=GUARD_SECONDS,
+        check=True,
         env=environment(EXO_STREAM_URL=served.url),
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        ask("put", "pipe", "one more, so that it notices")
-        out, err = process.communicate(timeout=GUARD_SECONDS)
-    assert out.splitlines()[-1] == "0"
-    assert err == ""
+    )
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""
+
+
+def test_a_reader_that_is_gone_is_noticed_in_the_middle_too(ask: Say, served: Served) -> None:
+    ask("put", "pipe", "x" * 100_000)
+    shell = f"{' '.join(EXO_STREAM)} get pipe | head -c 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        capture_output=True,
+        text=True,
+        timeout=GUARD_SECONDS,
+        check=True,
+        env=environment(EXO_STREAM_URL=served.url),
+    )
+    assert (done.stdout, done.stderr) == ("x0\n", "")
 
 
 def test_the_module_is_the_program() -> None:

@@ -18,6 +18,19 @@ from exo_stream.model import Batch, Cursor
 
 async def follow(args: Namespace, out: Output) -> int:
     """Print each message; save its cursor, if it has one, once it was printed."""
+    async with trio.open_nursery() as nursery:
+
+        async def until_unread() -> None:
+            await out.wait_unread()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(until_unread)
+        await _print_feed(args, out)
+        nursery.cancel_scope.cancel()
+    return OK
+
+
+async def _print_feed(args: Namespace, out: Output) -> None:
     file, after = _resumed(args)
     printer, left = FeedPrinter(out, file), args.count
     is_new = after is None
@@ -41,7 +54,6 @@ async def follow(args: Namespace, out: Output) -> int:
                 left -= 1
                 if left == 0:
                     break
-    return OK
 
 
 def _resumed(args: Namespace) -> tuple[CursorFile | None, Cursor | None]:

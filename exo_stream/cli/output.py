@@ -7,7 +7,10 @@ up (Ctrl-C) without anybody waiting for a buffer's lock at exit.
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
+
+import trio
 
 from exo_stream.cli.wording import Json, json_line
 
@@ -39,6 +42,13 @@ class Output:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self.fd, rest) :]
+
+    async def wait_unread(self) -> None:
+        """Return once nobody reads a pipe any more, as when `head` has enough; else never."""
+        if stat.S_ISFIFO(os.fstat(self.fd).st_mode):
+            await trio.lowlevel.wait_readable(self.fd)  # our end never is, but an error wakes it
+        else:
+            await trio.sleep_forever()
 
     def line(self, line: str) -> None:
         """Print one line."""
