@@ -52,13 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser().parse_args(argv)
         name = f"exo-stream {args.command}"
-        logs.configure(args.log_level or ("INFO" if args.command == "serve" else "WARNING"))
+        logs.configure(args.log_level or _log_level(args.command))
         return _run(args)
     # The last resort: nobody is above us.
     except (Exception, SystemExit, KeyboardInterrupt, BaseExceptionGroup) as error:  # noqa: BLE001
         if is_debug and not isinstance(error, SystemExit):
             traceback.print_exc()
         return _explained(name, _leaf(error))
+
+
+def _log_level(command: str) -> str:
+    """What is worth logging: a server's life; and a lost connection, to a person who waits."""
+    waits = command in {"follow", "publish"} and sys.stderr.isatty()
+    return "INFO" if command == "serve" or waits else "WARNING"
 
 
 def _run(args: Namespace) -> int:
