@@ -195,7 +195,7 @@ class Link:
                 await self._converse(connection)
         except UnavailableError as error:
             self._attempt += 1
-            log.info("attempt failed", server=str(self._address), reason=str(error))
+            log.debug("attempt failed", server=str(self._address), reason=str(error))
             self._lose_patience(str(error))
 
     def _lose_patience(self, reason: str) -> None:
