@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from datetime import datetime
 from types import TracebackType
-from typing import Final, Literal, Self, TypeVar
+from typing import Final, Self
 
 import trio
 
-from exo_stream.errors import InvalidRequestError
 from exo_stream.feed import FeedMessage, SnapshotPage
 from exo_stream.model import Batch, Cursor
 from exo_stream.selectors import Selector
-from exo_stream.subscription import (
-    After,
-    Delivered,
-    FromSequence,
-    FromSnapshot,
-    Last,
-    Now,
-    Oldest,
-    Since,
-    Sources,
-    Start,
-    Subscription,
-)
-
-T = TypeVar("T")
+from exo_stream.starts import FromSnapshot, Start
+from exo_stream.subscription import Delivered, Sources, Subscription
 
 BATCHES_PER_CHECKPOINT: Final = 64
 """A reader that works through a page without awaiting anything still lets others run."""
@@ -127,66 +112,3 @@ class _Messages:
 
     async def __anext__(self) -> FeedMessage:
         return await self._feed.next_message()
-
-
-def chosen_start(
-    *,
-    after: Cursor | str | None,
-    from_sequence: int | None,
-    start: Literal["oldest", "now"] | None,
-    last: int | None,
-    since_time: datetime | None,
-    snapshot: bool,
-) -> Start:
-    """The one start that was asked for; the oldest batch if none was.
-
-    A cursor wins over ``snapshot``: whoever has one has had the snapshot. Raises
-    InvalidRequestError for more than one start, or one that cannot be.
-    """
-    if after is not None:
-        snapshot = False
-    given = {
-        "after": after,
-        "from_sequence": from_sequence,
-        "start": start,
-        "last": last,
-        "since_time": since_time,
-        "snapshot": snapshot or None,
-    }
-    chosen = [name for name, value in given.items() if value is not None]
-    if len(chosen) > 1:
-        raise InvalidRequestError(f"one start at a time, not {' and '.join(chosen)}")
-    if after is not None:
-        return After(Cursor.parse(after) if isinstance(after, str) else _checked(after, Cursor))
-    if from_sequence is not None:
-        return FromSequence(_checked(from_sequence, int))
-    if last is not None:
-        return Last(max(0, _checked(last, int)))
-    if since_time is not None:
-        return Since(microseconds(_checked(since_time, datetime)))
-    if snapshot:
-        return FromSnapshot()
-    return _named_start(start)
-
-
-def _named_start(start: str | None) -> Start:
-    match start:
-        case None | "oldest":
-            return Oldest()
-        case "now":
-            return Now()
-        case _:
-            raise InvalidRequestError(f"a start is 'oldest' or 'now', not {start!r}")
-
-
-def _checked(value: T, kind: type[T]) -> T:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise InvalidRequestError(f"{value!r} is no {kind.__name__}")
-    return value
-
-
-def microseconds(time: datetime) -> int:
-    """A time as microseconds since the Unix epoch; it must name its time zone."""
-    if time.tzinfo is None:
-        raise InvalidRequestError("a time needs a time zone")
-    return round(time.timestamp() * 1_000_000)

@@ -28,7 +28,7 @@ from exo_stream.errors import (
 from exo_stream.frontier import Frontier
 from exo_stream.interest import Interest
 from exo_stream.limits import Limits
-from exo_stream.local_feed import LocalFeed, chosen_start
+from exo_stream.local_feed import LocalFeed
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, Keyspace, VersionedValue, row_key
 from exo_stream.nursery import nursery_unseen
 from exo_stream.payload import EncodedBatch
@@ -36,6 +36,7 @@ from exo_stream.producers import Producer
 from exo_stream.scan import Scan, bounds
 from exo_stream.selectors import Selector
 from exo_stream.snapshots import Snapshots
+from exo_stream.starts import chosen_start
 from exo_stream.storage.engine import Engine, EngineStatistics, Retention, Version
 from exo_stream.storage.hop import Hop, TimedHop, open_thread_hop
 from exo_stream.storage.memory_engine import MemoryEngine, wall_clock

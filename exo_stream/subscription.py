@@ -33,60 +33,15 @@ from exo_stream.feed import (
 from exo_stream.frontier import Frontier
 from exo_stream.interest import B, Encoder, Interest, Parked, Seat
 from exo_stream.limits import Limits
-from exo_stream.model import SEQUENCE_MAX, Cursor, Entry, row_key
+from exo_stream.model import Cursor, Entry, row_key
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import Selector
 from exo_stream.snapshots import Snapshot, Snapshots
+from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Since, Start
 from exo_stream.tail import Tail
 
 KEY_END: Final = b"\xff" * 2048
 """Above every key that starts like it: longer than the longest key of any keyspace."""
-
-
-@dataclass(frozen=True, slots=True)
-class After:
-    """Start after this cursor, which is the last batch the reader has finished."""
-
-    cursor: Cursor
-
-
-@dataclass(frozen=True, slots=True)
-class FromSequence:
-    """Start with this batch."""
-
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Oldest:
-    """Start with the oldest retained batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """Start with the first batch that is not visible yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Last:
-    """Start ``count`` sequence numbers back, or with the oldest retained batch."""
-
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Since:
-    """Start with the first batch committed at or after this time, in microseconds."""
-
-    committed_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class FromSnapshot:
-    """Start with the table's matching rows, then follow."""
-
-
-Start = After | FromSequence | Oldest | Now | Last | Since | FromSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +187,7 @@ class Subscription:
                     raise LogMismatchError(self._sources.log_id)
                 position = sequence
             case FromSequence(sequence):
-                if not 1 <= sequence <= SEQUENCE_MAX:
+                if not sequence:
                     raise InvalidRequestError("the first sequence number is 1")
                 position = sequence - 1
             case Now():

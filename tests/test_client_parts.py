@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,12 +15,12 @@ from exo_stream.client.inbox import Inbox
 from exo_stream.client.numbering import Numbering
 from exo_stream.client.patience import Patience
 from exo_stream.errors import InvalidRequestError, RemoteProtocolError
-from exo_stream.local_feed import chosen_start
 from exo_stream.model import Batch, Cursor, Entry
 from exo_stream.payload import encode_entries
 from exo_stream.producers import WINDOW, Producer
 from exo_stream.protocol import frames
 from exo_stream.protocol import messages as m
+from exo_stream.starts import After, FromSnapshot, Last, Oldest, Start
 from tests.wire_examples import LOG_ID
 
 
@@ -89,7 +88,7 @@ def delivered(*sequences: int) -> m.Batches:
 
 
 def inbox_at(sequence: int) -> Inbox:
-    inbox = Inbox(m.StartOldest(), batch_bytes_max=10_000)
+    inbox = Inbox(Oldest(), batch_bytes_max=10_000)
     inbox.subscribed(at(sequence))
     return inbox
 
@@ -98,18 +97,18 @@ def taken(inbox: Inbox) -> list[feed.FeedMessage]:
     return [inbox.pop() for _ in range(len(inbox))]
 
 
-def is_resumed_by(inbox: Inbox, start: m.Start) -> bool:
+def is_resumed_by(inbox: Inbox, start: Start) -> bool:
     return inbox.resume == start
 
 
 def test_what_was_received_is_kept_over_a_loss_and_resumed_behind() -> None:
     inbox = inbox_at(4)
-    assert inbox.resume == m.StartAfter(at(4))
+    assert inbox.resume == After(at(4))
 
     inbox.push(delivered(5, 7), 100)
     inbox.lost()
 
-    assert inbox.resume == m.StartAfter(at(7))
+    assert inbox.resume == After(at(7))
     first, second = taken(inbox)
     assert isinstance(first, Batch)
     assert first.cursor == at(5)
@@ -118,14 +117,14 @@ def test_what_was_received_is_kept_over_a_loss_and_resumed_behind() -> None:
 
 
 def test_a_relative_start_is_resolved_once() -> None:
-    inbox = Inbox(m.StartLast(3), batch_bytes_max=1)
+    inbox = Inbox(Last(3), batch_bytes_max=1)
     inbox.lost()
-    assert is_resumed_by(inbox, m.StartLast(3))
+    assert is_resumed_by(inbox, Last(3))
 
     inbox.subscribed(at(9))
     inbox.lost()
 
-    assert is_resumed_by(inbox, m.StartAfter(at(9)))
+    assert is_resumed_by(inbox, After(at(9)))
 
 
 def test_positions_move_where_it_resumes() -> None:
@@ -133,11 +132,11 @@ def test_positions_move_where_it_resumes() -> None:
 
     inbox.push(m.FellBehind(1, at(4), 9), 50)
     inbox.push(m.Progress(1, at(8)), 50)
-    assert inbox.resume == m.StartAfter(at(8))
+    assert inbox.resume == After(at(8))
     inbox.push(m.CaughtUp(1, at(9)), 50)
     inbox.push(m.Heartbeat(1, 12), 50)
 
-    assert inbox.resume == m.StartAfter(at(9))
+    assert inbox.resume == After(at(9))
     assert taken(inbox) == [
         feed.FellBehind(at(4), 9),
         feed.Progress(at(8)),
@@ -148,12 +147,12 @@ def test_positions_move_where_it_resumes() -> None:
 
 def test_a_snapshot_that_is_not_whole_begins_again_and_a_whole_one_does_not() -> None:
     rows = (Entry(0, b"a", b"1"),)
-    inbox = Inbox(m.StartSnapshot(), batch_bytes_max=1)
+    inbox = Inbox(FromSnapshot(), batch_bytes_max=1)
     inbox.subscribed(at(5))
     inbox.push(m.SnapshotBegin(1, 5), 50)
     inbox.push(m.Snapshot(1, rows), 50)
     inbox.lost()
-    assert is_resumed_by(inbox, m.StartSnapshot())
+    assert is_resumed_by(inbox, FromSnapshot())
     assert not len(inbox)
     assert inbox.held_bytes == 0
 
@@ -163,7 +162,7 @@ def test_a_snapshot_that_is_not_whole_begins_again_and_a_whole_one_does_not() ->
     inbox.push(m.SnapshotEnd(2, at(8)), 50)
     inbox.lost()
 
-    assert inbox.resume == m.StartAfter(at(8))
+    assert inbox.resume == After(at(8))
     assert taken(inbox) == [
         feed.SnapshotBegin(8),
         feed.SnapshotPage(8, rows),
@@ -190,14 +189,14 @@ def test_a_large_batch_is_handed_over_whole() -> None:
 
     assert isinstance(batch, Batch)
     assert batch.entries == (Entry(0, b"k", b"v" * 1_000),)
-    assert inbox.resume == m.StartAfter(at(5))
+    assert inbox.resume == After(at(5))
 
 
 def test_half_a_batch_is_forgotten_with_its_connection() -> None:
     inbox = inbox_at(4)
     inbox.push(parts_of(5, 1_000)[0], 150)
     inbox.lost()
-    assert inbox.resume == m.StartAfter(at(4))
+    assert inbox.resume == After(at(4))
 
     inbox.push(delivered(5), 100)
 
@@ -264,26 +263,3 @@ def test_requirements_may_be_words_or_versions_or_none() -> None:
 
     assert request_checks.checked_requirements(require) == require  # type: ignore[arg-type]
     assert request_checks.checked_requirements(None) == {}
-
-
-@pytest.mark.parametrize(
-    ("chosen", "start"),
-    [
-        ({}, m.StartOldest()),
-        ({"start": "now"}, m.StartNow()),
-        ({"snapshot": True}, m.StartSnapshot()),
-        ({"after": at(7)}, m.StartAfter(at(7))),
-        ({"after": str(at(7)), "snapshot": True}, m.StartAfter(at(7))),
-        ({"from_sequence": 3}, m.StartFrom(3)),
-        ({"last": 10}, m.StartLast(10)),
-        ({"since_time": datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)}, m.StartSince(1_000_000)),
-    ],
-)
-def test_how_a_start_is_said(chosen: dict[str, Any], start: m.Start) -> None:
-    nothing: dict[str, Any] = dict.fromkeys(
-        ("after", "from_sequence", "start", "last", "since_time")
-    )
-
-    assert request_checks.wire_start(chosen_start(**{**nothing, "snapshot": False, **chosen})) == (
-        start
-    )

@@ -14,6 +14,7 @@ from exo_stream.feed import CaughtUp, FellBehind, Heartbeat, Progress
 from exo_stream.model import Cursor
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.failures import ServerError
+from exo_stream.starts import After
 from tests.network import URL, Puppet, connected_over, network_of, puppets
 from tests.wire_examples import BATCH, LOG_ID
 
@@ -260,7 +261,7 @@ async def test_a_feed_that_hears_nonsense_begins_again_elsewhere(clock: MockCloc
 
     async def goes_on(puppet: Puppet) -> None:
         subscribe = await puppet.hear(m.Subscribe)
-        assert subscribe.start == m.StartAfter(Cursor(LOG_ID, 7))
+        assert subscribe.start == After(Cursor(LOG_ID, 7))
         await puppet.say(m.Subscribed(subscribe.id, Cursor(LOG_ID, 7)))
         await puppet.say(m.Batches(subscribe.id, (BATCH._replace(sequence=8),)))
 

@@ -23,6 +23,7 @@ from exo_stream.protocol.origin import Visitors
 from exo_stream.selectors import Selector
 from exo_stream.server.listener import Listener
 from exo_stream.server.serve import open_port
+from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Oldest, Since, Start
 from exo_stream.storage.hop import in_place
 from tests.test_websocket import HANDSHAKE, Raw, code_of
 from tests.wire import Wire, connected, serving
@@ -215,21 +216,21 @@ async def test_a_subscription_catches_up_and_then_has_a_seat() -> None:
 @pytest.mark.parametrize(
     ("start", "cursor"),
     [
-        (m.StartOldest(), 1),
-        (m.StartNow(), 4),
-        (m.StartFrom(4), 3),
-        (m.StartLast(2), 2),
-        (m.StartSince(0), 1),
-        (m.StartAfter(Cursor("", 3)), 3),
+        (Oldest(), 1),
+        (Now(), 4),
+        (FromSequence(4), 3),
+        (Last(2), 2),
+        (Since(0), 1),
+        (After(Cursor("", 3)), 3),
     ],
 )
-async def test_every_start_is_resolved_in_the_reply(start: m.Start, cursor: int) -> None:
+async def test_every_start_is_resolved_in_the_reply(start: Start, cursor: int) -> None:
     async with conversing() as (platform, wire):
         for number in range(4):
             await platform.put_batch([(b"k", b"%d" % number)])
         await platform.prune_batch_log(2)
-        if isinstance(start, m.StartAfter):
-            start = m.StartAfter(replace(start.cursor, log_id=platform.log_id))
+        if isinstance(start, After):
+            start = After(replace(start.cursor, log_id=platform.log_id))
         await wire.say(m.Subscribe(1, start))
         assert await wire.next_message() == m.Subscribed(1, Cursor(platform.log_id, cursor))
 
@@ -237,7 +238,7 @@ async def test_every_start_is_resolved_in_the_reply(start: m.Start, cursor: int)
 async def test_a_snapshot_comes_in_frames_and_then_the_batches_after_it() -> None:
     async with conversing(Limits(frame_bytes_max=4 * KIB)) as (platform, wire):
         await platform.put_batch([(b"%03d" % n, b"x" * 1000) for n in range(9)])
-        await wire.say(m.Subscribe(1, m.StartSnapshot()))
+        await wire.say(m.Subscribe(1, FromSnapshot()))
         await wire.expect(m.Subscribed)
         assert await wire.next_message() == m.SnapshotBegin(1, 1)
         rows = 0
@@ -269,9 +270,9 @@ async def test_a_large_batch_is_delivered_in_parts_also_to_a_seat() -> None:
 async def test_a_subscription_that_cannot_begin_says_why() -> None:
     async with conversing() as (platform, wire):
         await wire.say(
-            m.Subscribe(1, m.StartAfter(Cursor("0" * 32, 0))),
-            m.Subscribe(2, m.StartAfter(Cursor(platform.log_id, 9))),
-            m.Subscribe(3, m.StartFrom(0)),
+            m.Subscribe(1, After(Cursor("0" * 32, 0))),
+            m.Subscribe(2, After(Cursor(platform.log_id, 9))),
+            m.Subscribe(3, FromSequence(0)),
         )
         failures = [await wire.expect(m.Failure) for _ in range(3)]
         assert {f.id: f.code for f in failures} == {
@@ -283,7 +284,7 @@ async def test_a_subscription_that_cannot_begin_says_why() -> None:
 
 async def test_more_subscriptions_than_allowed_are_refused() -> None:
     async with conversing(Limits(subscriptions_max=2)) as (_, wire):
-        await wire.say(*(m.Subscribe(n, m.StartNow()) for n in (1, 2, 3)))
+        await wire.say(*(m.Subscribe(n, Now()) for n in (1, 2, 3)))
         kinds = [await wire.next_message() for _ in range(5)]
         assert [k.code for k in kinds if isinstance(k, m.Failure)] == ["limit_exceeded"]
 
@@ -360,7 +361,7 @@ async def test_a_drain_says_goaway_and_closes_with_1001() -> None:
     async with open_platform(":memory:") as platform:
         async with serving(platform) as (port, _, number), connected(number) as wire:
             await wire.greet()
-            await wire.say(m.Subscribe(1, m.StartNow()))
+            await wire.say(m.Subscribe(1, Now()))
             await wire.expect(m.Subscribed)
             await wire.expect(m.CaughtUp)
             port.drain()

@@ -17,7 +17,8 @@ from exo_stream.actors import fanout
 from exo_stream.interest import Seat
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import Selector
-from exo_stream.subscription import Delivered, Oldest, Subscription
+from exo_stream.starts import Oldest
+from exo_stream.subscription import Delivered, Subscription
 from tests.worlds import in_memory, put_one_by_one
 
 

@@ -21,6 +21,7 @@ from exo_stream.protocol.session import Role, Session
 from exo_stream.server.listener import Listener
 from exo_stream.server.port import Port
 from exo_stream.server.serve import open_port
+from exo_stream.starts import After, Now
 from exo_stream.storage.hop import in_place
 from tests.test_websocket import HANDSHAKE, Raw, code_of, frame
 
@@ -94,7 +95,7 @@ async def never() -> None:
 
 async def test_without_a_socket_everything_is_pulled(autojump_clock: MockClock) -> None:
     async with conversing() as (platform, _, client, _):
-        await client.say(m.Subscribe(1, m.StartNow()))
+        await client.say(m.Subscribe(1, Now()))
         await client.expect(m.Subscribed)
         await client.expect(m.CaughtUp)
         for number in range(3):
@@ -107,7 +108,7 @@ async def test_without_a_socket_everything_is_pulled(autojump_clock: MockClock) 
 
 async def test_who_does_not_take_a_frame_in_time_is_cut(autojump_clock: MockClock) -> None:
     async with conversing() as (platform, port, client, sending):
-        await client.say(m.Subscribe(1, m.StartNow()))
+        await client.say(m.Subscribe(1, Now()))
         await client.expect(m.Subscribed)
         await client.expect(m.CaughtUp)
         sending.send_all_hook = never
@@ -148,7 +149,7 @@ async def _fall_behind(
     platform: Platform, client: Client, sending: MemorySendStream, policy: str
 ) -> None:
     """Have a subscriber take one batch while ten more are written."""
-    await client.say(m.Subscribe(1, m.StartNow(), slow=policy))
+    await client.say(m.Subscribe(1, Now(), slow=policy))
     await client.expect(m.Subscribed)
     await client.expect(m.CaughtUp)
     goes_on = gated(sending)
@@ -169,7 +170,7 @@ async def test_an_eviction_ends_the_subscription_and_nothing_else(
         await client.expect(m.CaughtUp)
         await platform.prune_batch_log(behind.cursor.sequence + 3)
         after = Cursor(platform.log_id, behind.cursor.sequence)
-        await client.say(m.Subscribe(2, m.StartAfter(after)), m.Ping(1))
+        await client.say(m.Subscribe(2, After(after)), m.Ping(1))
         await client.expect(m.Pong)
         failure = await client.expect(m.Failure)
         assert (failure.id, failure.code) == (2, "batch_evicted")
@@ -179,7 +180,7 @@ async def test_unsubscribing_in_the_middle_of_a_frame_tears_nothing(
     autojump_clock: MockClock,
 ) -> None:
     async with conversing() as (platform, _, client, sending):
-        await client.say(m.Subscribe(1, m.StartNow()))
+        await client.say(m.Subscribe(1, Now()))
         await client.expect(m.Subscribed)
         await client.expect(m.CaughtUp)
         goes_on = gated(sending)

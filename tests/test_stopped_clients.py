@@ -15,6 +15,7 @@ from exo_stream.platform import open_platform
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.codec import encode
 from exo_stream.protocol.session import Role, Session
+from exo_stream.starts import After, Oldest
 from tests.test_port import V1
 from tests.test_websocket import frame
 from tests.wire import connected, serving
@@ -31,7 +32,7 @@ async def _subscribe(port: int, *, receive_buffer: int | None = None) -> trio.So
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     await raw.connect(("127.0.0.1", port))
     stream = trio.SocketStream(raw)
-    hello, subscribe = m.Hello((1,), "raw"), m.Subscribe(1, m.StartOldest())
+    hello, subscribe = m.Hello((1,), "raw"), m.Subscribe(1, Oldest())
     await stream.send_all(V1 + frame(2, encode([hello])) + frame(2, encode([subscribe])))
     return stream
 
@@ -49,7 +50,7 @@ async def _read_batches(stream: trio.SocketStream, wanted: int) -> list[int]:
         while (frame_of := _cut(data)) is not None:
             for message in session.receive(frame_of):
                 if isinstance(message, m.Welcome):
-                    session.send(m.Subscribe(1, m.StartOldest()))
+                    session.send(m.Subscribe(1, Oldest()))
                 if isinstance(message, m.Batches):
                     sequences += [batch.sequence for batch in message.batches]
         if len(sequences) < wanted:
@@ -122,7 +123,7 @@ async def test_stopped_clients_cost_the_others_nothing(reading: int, stopped: in
                 # Whoever was cut goes on from its cursor.
                 async with connected(number) as wire:
                     await wire.greet()
-                    await wire.say(m.Subscribe(1, m.StartAfter(Cursor(platform.log_id, 0))))
+                    await wire.say(m.Subscribe(1, After(Cursor(platform.log_id, 0))))
                     await wire.expect(m.Subscribed)
                     found: list[int] = []
                     while len(found) < BATCHES:

@@ -33,9 +33,10 @@ from exo_stream.feed import (
 from exo_stream.limits import Limits
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor
 from exo_stream.selectors import Selector
+from exo_stream.starts import Oldest
 from exo_stream.storage.engine import Group
 from exo_stream.storage.memory_engine import MemoryEngine
-from exo_stream.subscription import Delivered, Oldest, Subscription
+from exo_stream.subscription import Delivered, Subscription
 from exo_stream.testing import MORNING, FakeClock
 from tests.worlds import batches_until, in_memory, messages_until, put_one_by_one
 

@@ -8,6 +8,7 @@ from exo_stream.model import SEQUENCE_MAX, Cursor, Entry, Keyspace
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
 from exo_stream.selectors import Selector
+from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Since
 
 LOG_ID: Final = "0123456789abcdef" * 2
 CURSOR: Final = Cursor(LOG_ID, 7)
@@ -35,12 +36,12 @@ FROM_CLIENT: Final[tuple[m.Message, ...]] = (
     m.Info(7),
     m.Prune(8, 100),
     m.Subscribe(9),
-    m.Subscribe(10, m.StartNow(), Selector(b"user/"), "disconnect", 15),
-    m.Subscribe(11, m.StartSnapshot(), Selector(b"", Keyspace.EVENT)),
-    m.Subscribe(12, m.StartAfter(CURSOR)),
-    m.Subscribe(13, m.StartFrom(1)),
-    m.Subscribe(14, m.StartLast(10)),
-    m.Subscribe(15, m.StartSince(1_700_000_000_000_000)),
+    m.Subscribe(10, Now(), Selector(b"user/"), "disconnect", 15),
+    m.Subscribe(11, FromSnapshot(), Selector(b"", Keyspace.EVENT)),
+    m.Subscribe(12, After(CURSOR)),
+    m.Subscribe(13, FromSequence(1)),
+    m.Subscribe(14, Last(10)),
+    m.Subscribe(15, Since(1_700_000_000_000_000)),
     m.Unsubscribe(9),
     m.SnapshotNext(11),
     m.Goodbye("done"),

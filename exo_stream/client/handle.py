@@ -23,17 +23,16 @@ from exo_stream.client.request_checks import (
     checked_keys,
     checked_puts,
     checked_requirements,
-    wire_start,
 )
 from exo_stream.errors import InvalidRequestError, SnapshotExpiredError
 from exo_stream.limits import Limits
-from exo_stream.local_feed import chosen_start
 from exo_stream.model import Batch, Cursor, VersionedValue
 from exo_stream.nursery import nursery_unseen
 from exo_stream.platform import Information
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
 from exo_stream.selectors import Selector
+from exo_stream.starts import chosen_start
 from exo_stream.storage.engine import EngineStatistics
 from exo_stream.writes import Requirement, check_keys
 
@@ -252,7 +251,7 @@ class Client:
         return RemoteFeed(
             self._link,
             Selector(prefix),
-            wire_start(chosen),
+            chosen,
             slow=slow,
             heartbeat_seconds=heartbeat_seconds,
         )

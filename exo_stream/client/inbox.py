@@ -21,7 +21,8 @@ from exo_stream.payload import ENTRY_BYTES
 from exo_stream.protocol import codec
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.frames import Assembly
-from exo_stream.protocol.messages import DeliveredBatch, Delivery, Start
+from exo_stream.protocol.messages import DeliveredBatch, Delivery
+from exo_stream.starts import After, FromSnapshot, Start
 
 MESSAGE_BYTES: Final = 200
 """What a message costs in memory beside its entries, about."""
@@ -52,13 +53,13 @@ class Inbox:
         """The start is resolved: what comes follows this cursor."""
         self._log_id = cursor.log_id
         self._last = cursor.sequence
-        if not isinstance(self.resume, m.StartSnapshot):
-            self.resume = m.StartAfter(cursor)
+        if not isinstance(self.resume, FromSnapshot):
+            self.resume = After(cursor)
 
     def lost(self) -> None:
         """No more of this connection: forget what is not whole."""
         self._assembly = Assembly(self._batch_bytes_max)
-        if isinstance(self.resume, m.StartSnapshot):
+        if isinstance(self.resume, FromSnapshot):
             self._messages.clear()
             self.held_bytes = 0
         self._snapshot = None
@@ -122,13 +123,13 @@ class Inbox:
                 raise RemoteProtocolError(f"batch {batch.sequence} after {self._last}")
             self._last = batch.sequence
             self._append(batch, share + len(batch.entries) * ENTRY_BYTES)
-        self.resume = m.StartAfter(Cursor(self._log_id, self._last))
+        self.resume = After(Cursor(self._log_id, self._last))
 
     def _move_to(self, cursor: Cursor) -> None:
         if cursor.sequence < self._last or cursor.log_id != self._log_id:
             raise RemoteProtocolError(f"{cursor} after sequence {self._last}")
         self._last = cursor.sequence
-        self.resume = m.StartAfter(cursor)
+        self.resume = After(cursor)
 
     def _append(self, message: FeedMessage | DeliveredBatch, size: int) -> None:
         self._messages.append((message, size + MESSAGE_BYTES))

@@ -15,8 +15,8 @@ from exo_stream.feed import FeedMessage, SnapshotPage
 from exo_stream.model import Batch, Cursor
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.failures import error_of
-from exo_stream.protocol.messages import Start
 from exo_stream.selectors import Selector
+from exo_stream.starts import After, Start
 
 BATCHES_PER_CHECKPOINT: Final = 64
 """A reader that works through what is there without awaiting anything still lets others run."""
@@ -152,7 +152,7 @@ class RemoteFeed:
         if message.id == self._id and self._phase is _Phase.ASKED:
             self._phase = _Phase.LIVE
             self._inbox.subscribed(message.cursor)
-            if not self._begun and isinstance(self._inbox.resume, m.StartAfter):
+            if not self._begun and isinstance(self._inbox.resume, After):
                 self._finished = message.cursor
             self._begun = True
             self._changed.set()
@@ -194,7 +194,7 @@ class RemoteFeed:
             while self.is_full:
                 self._taken = trio.Event()
                 await self._taken.wait()
-        if self.is_full and isinstance(self._inbox.resume, m.StartAfter):
+        if self.is_full and isinstance(self._inbox.resume, After):
             self._phase = _Phase.PAUSED
             self._say(m.Unsubscribe(self._id))
 

@@ -6,21 +6,9 @@ The server checks again, and more: what is only too large, or not allowed there,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, assert_never
 
 from exo_stream.errors import InvalidRequestError
 from exo_stream.model import SEQUENCE_MAX
-from exo_stream.protocol import messages as m
-from exo_stream.subscription import (
-    After,
-    FromSequence,
-    FromSnapshot,
-    Last,
-    Now,
-    Oldest,
-    Since,
-    Start,
-)
 from exo_stream.writes import Requirement, check_keys
 
 
@@ -66,29 +54,3 @@ def checked_count(number: object) -> None:
     """Raise InvalidRequestError unless it is an unsigned 64-bit integer."""
     if type(number) is not int or not 0 <= number <= SEQUENCE_MAX:
         raise InvalidRequestError(f"{number!r} is no unsigned 64-bit integer")
-
-
-def wire_start(start: Start) -> m.Start:
-    """How a start is said on the wire."""
-    match start:
-        case After(cursor):
-            return m.StartAfter(cursor)
-        case FromSequence(sequence):
-            checked_count(sequence)
-            return m.StartFrom(sequence)
-        case Last(count):
-            checked_count(count)
-            return m.StartLast(count)
-        case Since(committed_at):
-            checked_count(committed_at)
-            return m.StartSince(committed_at)
-        case Oldest() | Now() | FromSnapshot():
-            return _PLAIN_STARTS[type(start)]
-    assert_never(start)
-
-
-_PLAIN_STARTS: Final[dict[type[Start], m.Start]] = {
-    Oldest: m.StartOldest(),
-    Now: m.StartNow(),
-    FromSnapshot: m.StartSnapshot(),
-}

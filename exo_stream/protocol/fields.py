@@ -20,16 +20,9 @@ from exo_stream.protocol.messages import (
     FieldValue,
     Pair,
     PartBody,
-    Start,
-    StartAfter,
-    StartFrom,
-    StartLast,
-    StartNow,
-    StartOldest,
-    StartSince,
-    StartSnapshot,
 )
 from exo_stream.selectors import Selector
+from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Oldest, Since, Start
 from exo_stream.writes import Requirement
 
 TEXT_LENGTH_MAX: Final = 1_024
@@ -258,9 +251,9 @@ def _write_selector(selector: Selector) -> tuple[bytes, int]:
 
 
 _PLAIN_STARTS: Final[dict[str, Start]] = {
-    "oldest": StartOldest(),
-    "now": StartNow(),
-    "snapshot": StartSnapshot(),
+    "oldest": Oldest(),
+    "now": Now(),
+    "snapshot": FromSnapshot(),
 }
 
 
@@ -270,26 +263,26 @@ def _read_start(value: Any) -> Start:
         case "oldest" | "now" | "snapshot", []:
             return _PLAIN_STARTS[name]
         case "after", [cursor]:
-            return StartAfter(_read_cursor(cursor))
+            return After(_read_cursor(cursor))
         case "from", [sequence]:
-            return StartFrom(_read_uint(sequence))
-        case "last", [batches]:
-            return StartLast(_read_uint(batches))
+            return FromSequence(_read_uint(sequence))
+        case "last", [count]:
+            return Last(_read_uint(count))
         case "since", [committed_at]:
-            return StartSince(_read_uint(committed_at))
+            return Since(_read_uint(committed_at))
         case _:
             raise _refuse("a start")
 
 
 def _write_start(start: Start) -> tuple[str | int, ...]:
     match start:
-        case StartAfter(cursor):
+        case After(cursor):
             return "after", str(cursor)
-        case StartFrom(sequence):
+        case FromSequence(sequence):
             return "from", sequence
-        case StartLast(batches):
-            return "last", batches
-        case StartSince(committed_at):
+        case Last(count):
+            return "last", count
+        case Since(committed_at):
             return "since", committed_at
         case _:
             return (next(name for name, plain in _PLAIN_STARTS.items() if plain == start),)

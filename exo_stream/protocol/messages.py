@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from exo_stream.model import Cursor, Entry
 from exo_stream.producers import Producer
 from exo_stream.selectors import Selector
+from exo_stream.starts import Oldest, Start
 from exo_stream.writes import Requirement
 
 VERSION: Final = 1
@@ -46,52 +47,6 @@ class PartBody(NamedTuple):
     @property
     def is_last(self) -> bool:
         return self.offset + len(self.chunk) == self.total
-
-
-@dataclass(frozen=True, slots=True)
-class StartOldest:
-    """From the oldest retained batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartNow:
-    """Only batches that become visible after the subscription has begun."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartSnapshot:
-    """The matching rows of the table at one sequence, then every batch after it."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartAfter:
-    """After the last batch a reader has finished."""
-
-    cursor: Cursor
-
-
-@dataclass(frozen=True, slots=True)
-class StartFrom:
-    """From this sequence on, itself included."""
-
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class StartLast:
-    """From so many batches before the log's end."""
-
-    batches: int
-
-
-@dataclass(frozen=True, slots=True)
-class StartSince:
-    """From the first batch committed at or after this time, in microseconds."""
-
-    committed_at: int
-
-
-Start = StartOldest | StartNow | StartSnapshot | StartAfter | StartFrom | StartLast | StartSince
 
 
 # --- the client speaks -----------------------------------------------------------------------
@@ -205,7 +160,7 @@ class Subscribe:
     """
 
     id: int
-    start: Start = StartOldest()
+    start: Start = field(default_factory=Oldest)
     selector: Selector = field(default_factory=Selector)
     slow: str = "catch_up"
     heartbeat: int | None = None

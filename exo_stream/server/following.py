@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar, assert_never
 import trio
 
 from exo_stream import feed
-from exo_stream import subscription as starts
 from exo_stream.errors import ExoStreamError, LimitExceededError
 from exo_stream.interest import Seat
 from exo_stream.model import Entry
@@ -17,7 +16,7 @@ from exo_stream.protocol import closing
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.failures import failure
 from exo_stream.protocol.frames import HEAD_BYTES_MAX, SharedBody, split
-from exo_stream.subscription import Delivered, Pulled, Start, Subscription
+from exo_stream.subscription import Delivered, Pulled, Subscription
 
 if TYPE_CHECKING:
     from exo_stream.server.conversation import Conversation
@@ -76,7 +75,7 @@ class Following:
                 bound = self._conversation.limits.subscriptions_max
                 raise LimitExceededError("subscriptions_max", bound, bound + 1)
             # Outside the scope: a subscription that is ended before it began has begun first.
-            cursor = await self._subscription.start(_start(self._request.start))
+            cursor = await self._subscription.start(self._request.start)
             await self._conversation.send(m.Subscribed(self.id, cursor))
             with self._scope:
                 while True:
@@ -180,27 +179,6 @@ class Following:
                 return m.Heartbeat(self.id, frontier)
             case _:
                 assert_never(pulled)
-
-
-def _start(start: m.Start) -> Start:
-    match start:
-        case m.StartOldest():
-            found: Start = starts.Oldest()
-        case m.StartNow():
-            found = starts.Now()
-        case m.StartSnapshot():
-            found = starts.FromSnapshot()
-        case m.StartAfter(cursor):
-            found = starts.After(cursor)
-        case m.StartFrom(sequence):
-            found = starts.FromSequence(sequence)
-        case m.StartLast(batches):
-            found = starts.Last(batches)
-        case m.StartSince(committed_at):
-            found = starts.Since(committed_at)
-        case _:
-            assert_never(start)
-    return found
 
 
 def _runs(items: Sequence[T], cost: Callable[[T], int], bytes_max: int) -> Iterator[list[T]]:

@@ -10,6 +10,7 @@ from benchmarks.redis_client import command
 from benchmarks.servers import Address
 from exo_stream.protocol import codec
 from exo_stream.protocol import messages as m
+from exo_stream.starts import Now, Start
 
 SUBJECT: Final = b"bench"
 
@@ -32,14 +33,14 @@ def client_frame(payload: bytes) -> bytes:
     return head + bytes(4) + payload
 
 
-def subscription(kind: str, *, start: m.Start | None = None) -> tuple[list[bytes], bytes]:
+def subscription(kind: str, *, start: Start | None = None) -> tuple[list[bytes], bytes]:
     """What to send one after another, and what the peer says when the subscription is live."""
     if kind == "redis":
         return [command(b"SUBSCRIBE", SUBJECT)], b"subscribe"
     if kind == "nats":
         return [b'CONNECT {"verbose":false}\r\nSUB %b 1\r\nPING\r\n' % SUBJECT], b"PONG"
     assert kind == "exo", kind
-    subscribe = m.Subscribe(1, start=start or m.StartNow())
+    subscribe = m.Subscribe(1, start=start or Now())
     asked = [client_frame(codec.encode([m.Hello((m.VERSION,), "bench")]))]
     asked.append(client_frame(codec.encode([subscribe])))
     return [_UPGRADE, *asked], b"caught_up"

@@ -14,7 +14,7 @@ from benchmarks.result import Budget, Result
 from benchmarks.row import Setting
 from benchmarks.rows import pace
 from exo_stream.client import connect
-from exo_stream.protocol.messages import StartOldest
+from exo_stream.starts import Oldest
 
 ENTRIES: Final = 100
 """In a batch."""
@@ -44,7 +44,7 @@ def measure(setting: Setting) -> Iterator[Result]:
 
 def _read_raw(port: int) -> float:
     """Seconds until the log's end, not decoding what comes."""
-    requests, live = wire.subscription("exo", start=StartOldest())
+    requests, live = wire.subscription("exo", start=Oldest())
     with socket.create_connection(("127.0.0.1", port)) as peer:
         peer.sendall(requests.pop(0))
         wire.hear_until(peer, b"\r\n\r\n")
