@@ -71,6 +71,12 @@ class FaultyEngine(MemoryEngine):
             raise StoreFullError("still none")
         return super().reopen()
 
+    def forget_what_is_not_visible(self) -> None:
+        """What a process that dies and opens its file again cannot find: here there is no file."""
+        while self._log.newest > self.version.frontier:
+            del self._log._batches[self._log.newest]
+            self._log.newest -= 1
+
     @property
     def space_low(self) -> bool:
         return self.low
