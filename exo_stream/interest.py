@@ -6,12 +6,13 @@ subscribers with a thousand prefixes cost one look-up per entry and length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
+from exo_stream.model import Entry
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import Selector
 
@@ -36,14 +37,15 @@ Encoder = Callable[[Sequence[EncodedBatch]], Sequence[B]]
 class Parked:
     """A subscriber that has caught up and sleeps until something matches.
 
-    ``matched`` is then the first sequence that did; everything before it, from where the
-    subscriber stood, did not.
+    ``found`` is then what did, the matching entries only, of a group that ended with batch
+    ``through``; nothing else did, from where the subscriber stood.
     """
 
-    __slots__ = ("matched", "woken")
+    __slots__ = ("found", "through", "woken")
 
     def __init__(self) -> None:
-        self.matched: int | None = None
+        self.found: Sequence[EncodedBatch] | None = None
+        self.through = 0
         self.woken = trio.Event()
 
 
@@ -149,29 +151,25 @@ class Interest:
         return self._all.get(selector)
 
     def match(self, batches: Sequence[EncodedBatch]) -> dict[Selector, list[EncodedBatch]]:
-        """The batches in which each selector of the index has at least one matching entry."""
+        """What each selector of the index finds in these batches, its matching entries only.
+
+        One pass over the entries for each length of prefix: whoever is interested looks at none
+        but its own, however many others there are.
+        """
         matched: dict[Selector, list[EncodedBatch]] = {}
         lengths = [(keyspace, n, table) for (keyspace, n), table in self._by_prefix.items()]
-        if not lengths:
-            return matched
-        for batch in batches:
-            for selector in self._match_one(batch, lengths):
-                matched.setdefault(selector, []).append(batch)
+        for batch in batches if lengths else ():
+            for keyspace, length, table in lengths:
+                if not length:
+                    selector = table[b""]
+                    whole = selector.select(batch)
+                    if whole is not None:
+                        matched.setdefault(selector, []).append(whole)
+                    continue
+                for prefix, entries in _by_prefix(batch, keyspace, length, table).items():
+                    part = EncodedBatch(batch.sequence, batch.committed_at, entries=tuple(entries))
+                    matched.setdefault(table[prefix], []).append(part)
         return matched
-
-    def _match_one(
-        self, batch: EncodedBatch, lengths: Sequence[tuple[int, int, dict[bytes, Selector]]]
-    ) -> set[Selector]:
-        found: set[Selector] = set()
-        for keyspace, length, table in lengths:
-            if not length:
-                if any(entry[0] == keyspace for entry in batch.entries):
-                    found.add(table[b""])
-                continue
-            prefixes = {entry[1][:length] for entry in batch.entries if entry[0] == keyspace}
-            small, large = sorted((prefixes, table.keys()), key=len)
-            found.update(table[prefix] for prefix in small if prefix in large)
-        return found
 
     def _interested(self, selector: Selector) -> Interested:
         some = self._all.get(selector)
@@ -188,3 +186,14 @@ class Interest:
             del self._by_prefix[length][selector.prefix]
             if not self._by_prefix[length]:
                 del self._by_prefix[length]
+
+
+def _by_prefix(
+    batch: EncodedBatch, keyspace: int, length: int, wanted: Container[bytes]
+) -> dict[bytes, list[Entry]]:
+    """The entries with a wanted prefix of this length, in their order."""
+    found: dict[bytes, list[Entry]] = {}
+    for entry in batch.entries:
+        if entry[0] == keyspace and (prefix := entry[1][:length]) in wanted:
+            found.setdefault(prefix, []).append(entry)
+    return found

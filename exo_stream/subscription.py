@@ -7,7 +7,7 @@ the index of interest when it has caught up. Replay and live are the same loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from exo_stream.feed import (
     SnapshotPage,
 )
 from exo_stream.frontier import Frontier
-from exo_stream.interest import B, Encoder, Interest, Parked, Seat
+from exo_stream.interest import B, Encoder, Interest, Seat
 from exo_stream.limits import Limits
 from exo_stream.model import Cursor, Entry, row_key
 from exo_stream.payload import EncodedBatch
@@ -278,20 +278,28 @@ class Subscription:
             return Progress(self.cursor)
         return None
 
-    async def _sleep(self) -> Progress | Heartbeat | None:
+    async def _sleep(self) -> Delivered | Progress | Heartbeat | None:
         """Wait until something matches, or until it is time to say that nothing did."""
         interest = self._sources.interest
         parked = interest.park(self.selector)
         try:
             with trio.move_on_after(self._sources.limits.progress_seconds):
                 await parked.woken.wait()
-            self._skip_what_did_not_match(parked)
         finally:
             interest.unpark(self.selector, parked)
-        return None if parked.matched is not None else self.report()
+        if parked.found is None:
+            self.position = max(self.position, interest.through)
+            return self.report()
+        return self._take(parked.found, parked.through)
 
-    def _skip_what_did_not_match(self, parked: Parked) -> None:
-        through = self._sources.interest.through
-        if parked.matched is not None:
-            through = parked.matched - 1
+    def _take(self, found: Sequence[EncodedBatch], through: int) -> Delivered | None:
+        """What the fan-out found, unless it was still busy with what came before we slept."""
+        fresh = [batch for batch in found if batch.sequence > self.position]
+        if fresh:
+            self.position = fresh[0].sequence - 1
+            self._check_retained()
         self.position = max(self.position, through)
+        if not fresh:
+            return None
+        self._reported = self.position
+        return Delivered(fresh)

@@ -29,6 +29,10 @@ def batch(sequence: int, *keys: bytes, keyspace: Keyspace = Keyspace.STORE) -> E
     return EncodedBatch(sequence, 0, entries=tuple(Entry(keyspace, key, b"") for key in keys))
 
 
+def plain(found: EncodedBatch) -> tuple[int, tuple[Entry, ...]]:
+    return found.sequence, found.entries
+
+
 def seat_of(selector: Selector, sequence: int) -> Seat[Any]:
     def encode(_batches: Sequence[EncodedBatch]) -> Sequence[Any]:
         return []
@@ -50,9 +54,12 @@ def test_the_index_finds_what_matching_one_by_one_finds(
     expected = {
         selector: found
         for selector in selectors
-        if (found := [batch for batch in batches if selector.select(batch)])
+        if (found := [part for batch in batches if (part := selector.select(batch))])
     }
-    assert interest.match(batches) == expected
+    matched = interest.match(batches)
+    assert {s: [plain(part) for part in found] for s, found in matched.items()} == {
+        s: [plain(part) for part in found] for s, found in expected.items()
+    }
 
 
 def test_nobody_is_interested_in_nothing() -> None:
@@ -107,6 +114,6 @@ def test_closing_wakes_the_parked_and_takes_the_seats_away() -> None:
         interest.take_seat(seat)
     interest.close()
     assert interest.closed
-    assert all(sleeper.woken.is_set() and sleeper.matched is None for sleeper in parked)
+    assert all(sleeper.woken.is_set() and sleeper.found is None for sleeper in parked)
     assert all(seat.lost.is_set() for seat in seats)
     assert interest.seats == 0

@@ -28,7 +28,7 @@ async def run(
         matched = interest.match(batches)
         # Who enters the index from here on stands at the frontier, behind this group.
         seats = [
-            (selector, found, _wake(interest, selector, found))
+            (selector, found, _wake(interest, selector, found, batches[-1].sequence))
             for selector, found in matched.items()
         ]
         written = 0
@@ -37,13 +37,15 @@ async def run(
         interest.through = batches[-1].sequence
 
 
-def _wake(interest: Interest, selector: Selector, found: Sequence[EncodedBatch]) -> list[Seat[Any]]:
+def _wake(
+    interest: Interest, selector: Selector, found: Sequence[EncodedBatch], through: int
+) -> list[Seat[Any]]:
     """Wake the parked; answer the seats that have not had this group yet."""
     some = interest.interested(selector)
     assert some is not None, selector
     for parked in some.parked:
-        if parked.matched is None:
-            parked.matched = found[0].sequence
+        if parked.found is None:
+            parked.found, parked.through = found, through
             parked.woken.set()
     return [seat for seat in some.seats if seat.sequence < found[-1].sequence]
 
@@ -57,12 +59,9 @@ async def _write(
 ) -> int:
     """Write what matched to each seat; answer how many seats have been written to so far."""
     bodies: dict[Encoder[Any], Sequence[Body]] = {}
-    selected: list[EncodedBatch] = []
     for seat in seated:
-        if not bodies:
-            selected = [match for batch in found if (match := selector.select(batch))]
         if seat.encode not in bodies:
-            bodies[seat.encode] = seat.encode(selected)
+            bodies[seat.encode] = seat.encode(found)
         some = interest.interested(selector)
         if some is not None and seat in some.seats:  # it may have left at the checkpoint below
             _write_one(interest, seat, bodies[seat.encode])
