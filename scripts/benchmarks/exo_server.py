@@ -40,12 +40,13 @@ class TimedEngine:
         self._engine = engine
         self.committed: dict[int, int] = {}
 
-    def commit(self, group: Group) -> None:
+    def commit(self, group: Group) -> Group:
         """Commit, and note the time."""
-        self._engine.commit(group)
+        kept = self._engine.commit(group)
         now = time.monotonic_ns()
-        for batch in group.batches:
+        for batch in kept.batches:
             self.committed[batch.sequence] = now
+        return kept
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
