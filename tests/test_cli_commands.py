@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from exo_stream.cli import exit_codes
 from exo_stream.cli.exit_codes import BY_CODE, CONFLICT, ERROR, NOT_FOUND, OK, UNAVAILABLE, USAGE
 from exo_stream.errors import ExoStreamError
 from exo_stream.protocol.failures import ServerError
+from tests.pages import ROOT
 from tests.served import EXO_STREAM, GUARD_SECONDS, Said, Served, environment, serving, speak
 
 pytestmark = pytest.mark.slow  # a server is started, and each command opens a connection
@@ -336,6 +338,13 @@ def test_every_error_has_its_exit_code() -> None:
     ours = {kind.code for kind in below(ExoStreamError) if kind.__module__ == "exo_stream.errors"}
     assert ours == set(BY_CODE)
     assert exit_codes.exit_code(ServerError("newer", "of a newer server", retryable=False)) == ERROR
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    rows = re.findall(r"^\| (\d) \| .* \| (.*) \|$", page, re.MULTILINE)
+    told = {code: int(exit_code) for exit_code, row in rows for code in re.findall(r"`(\w+)`", row)}
+    assert told == BY_CODE
 
 
 def test_a_reader_that_has_enough_ends_the_command_quietly(ask: Say, served: Served) -> None:

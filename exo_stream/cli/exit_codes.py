@@ -39,7 +39,7 @@ BY_CODE: Final = {
     "unavailable": UNAVAILABLE,
     "file_in_use": UNAVAILABLE,
 }
-"""UNAVAILABLE is what another try, later and unchanged, may cure, and what changed nothing."""
+"""UNAVAILABLE is what the same command, tried later, may cure."""
 
 
 def exit_code(error: ExoStreamError) -> int:
