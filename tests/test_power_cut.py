@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from exo_stream.errors import CorruptionError
-from exo_stream.limits import KIB
 from exo_stream.storage.repair import WalVerdict, repair_wal
-from tests.torture import power_cut, workload
-from tests.torture.child import Assignment
+from tests.torture import power_cut
 from tests.torture.journal import Journal
 from tests.torture.life import can_trace
 from tests.torture.power_cut import State
@@ -26,13 +23,7 @@ traced = pytest.mark.skipif(not can_trace(), reason="strace is not installed, or
 
 async def test_the_end_of_the_log_may_be_on_the_disk_in_part(tmp_path: Path) -> None:
     """It opens, or repair-wal opens it: with all that was acknowledged, and the last or not."""
-    journal = Journal("power", writers=2)
-    state, synced = await power_cut.write(tmp_path / "f", journal, 12, power_cut.CALM)
-    dice = random.Random("power")
-    verdicts = [
-        await power_cut.judge(cut, tmp_path / "cut", journal)
-        for cut in power_cut.without_the_end(state, synced, dice, STATES)
-    ]
+    verdicts = await power_cut.torn_commits("power", tmp_path, STATES)
     assert set(verdicts) == {"sound", "repairable"}
 
 
@@ -48,32 +39,17 @@ async def test_a_log_that_does_not_open_can_be_repaired(tmp_path: Path) -> None:
         assert verdict in (WalVerdict.SOUND, WalVerdict.REPAIRABLE), cut.name
 
 
-async def states_of_a_checkpoint(folder: Path, journal: Journal) -> tuple[State, State]:
-    """A file before a CHECKPOINT and after it."""
-    limits = replace(workload.LIMITS, checkpoint_wal_bytes=512 * KIB)
-    before, _ = await power_cut.write(folder / "f", journal, 60, limits)
-    path = power_cut.put(before, folder / "checkpointed")
-    assignment = Assignment(str(path), journal.seed, first_numbers=[], batches=0)
-    return before, await power_cut.checkpointed(path, assignment.command())
-
-
 @traced
 async def test_a_checkpoint_may_be_on_the_disk_in_part(tmp_path: Path) -> None:
     """It opens, or repair-wal opens it: with all that was acknowledged."""
-    journal = Journal("power", writers=2)
-    before, after = await states_of_a_checkpoint(tmp_path, journal)
-    dice = random.Random("power")
-    verdicts = [
-        await power_cut.judge(cut, tmp_path / "cut", journal)
-        for cut in power_cut.within_a_checkpoint(before, after, dice, STATES)
-    ]
+    verdicts = await power_cut.torn_checkpoints("power", tmp_path, STATES)
     assert set(verdicts) == {"sound", "repairable"}
 
 
 @traced
 async def test_a_torn_checkpoint_is_mended_only_where_that_is_proven(tmp_path: Path) -> None:
     """A block that rotted is not passed off as torn; and nothing is changed without being asked."""
-    before, after = await states_of_a_checkpoint(tmp_path, Journal("power", writers=2))
+    before, after = await power_cut.around_a_checkpoint(tmp_path, Journal("power", writers=2))
     torn = bytearray(before.file)
     pages = power_cut.changed_pages(before, after)
     start = next(page for page in pages[1:] if any(before.file[page : page + power_cut.PAGE]))

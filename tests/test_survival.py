@@ -11,23 +11,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from exo_stream.cli.cursor_file import CursorFile
 from exo_stream.client import connect
-from exo_stream.model import Cursor
 from tests.torture.journal import Journal
 from tests.torture.life import ROOT, environment
-from tests.torture.outages import (
-    PATIENCE,
-    Follower,
-    Outages,
-    prune_often,
-    write_all,
-)
+from tests.torture.outages import PATIENCE, Ordeal, Outages, survive, write_all
 
 WRITERS = 3
 BATCHES = 70
-FOLLOWERS = 3
-KILLS = 4
 GUARD_SECONDS = 120
 
 pytestmark = pytest.mark.slow
@@ -38,38 +28,9 @@ async def test_followers_get_exactly_what_was_acknowledged(
     keep: int | None, tmp_path: Path
 ) -> None:
     """Or an explicit eviction. Connections are cut, followers go and come, the server dies."""
-    journal = Journal(f"survival {keep}", writers=WRITERS)
-    dice = random.Random(journal.seed)
-    outages = Outages(tmp_path, journal, dice)
-    followers = [
-        Follower(outages, CursorFile(tmp_path / f"cursor-{number}"), dice)
-        for number in range(FOLLOWERS)
-    ]
     with trio.fail_after(GUARD_SECONDS):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(outages.run, KILLS)
-            for follower in followers:
-                nursery.start_soon(follower.run)
-            async with connect(outages.url, patience=PATIENCE) as client:
-                if keep is not None:
-                    nursery.start_soon(prune_often, client, outages, keep)
-                async with trio.open_nursery() as writers:
-                    for writer in range(WRITERS):
-                        writers.start_soon(write_all, client, outages, writer, BATCHES)
-                # And one who comes back after a long absence.
-                cursors = CursorFile(tmp_path / "cursor-of-old")
-                cursors.save(Cursor(client.log_id, 0))
-                followers.append(Follower(outages, cursors, dice))
-                nursery.start_soon(followers[-1].run)
-                for follower in followers:
-                    await follower.wait_complete(journal.acknowledged)
-                nursery.cancel_scope.cancel()
-    assert outages.lives == KILLS + 1
-    everything = set(range(1, WRITERS * BATCHES + 1))
-    assert set(journal.authors) == everything
-    for follower in followers:
-        assert set(follower.sequences) | follower.evicted == everything
-        assert keep is not None or not follower.evicted
+        followers = await survive(f"survival {keep}", tmp_path, Ordeal(keep=keep))
+    assert keep is not None or not any(follower.evicted for follower in followers)
     assert bool(followers[-1].evicted) == (keep is not None)
 
 
@@ -107,7 +68,7 @@ class Printed:
                     self.sequences.append(message["sequence"])
             lines -= len(whole)
             if lines <= 0 or newest in self.sequences:
-                return
+                process.kill()  # and read on: what is in the pipe was printed
 
 
 async def test_a_cursor_file_shows_every_batch_although_all_are_killed(tmp_path: Path) -> None:

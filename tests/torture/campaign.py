@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -42,7 +41,6 @@ async def campaign(
     folder: Path,
     *,
     first: int = 0,
-    report: Callable[[Tally], None] = lambda _: None,
 ) -> Tally:
     """``kills`` deaths from the ``first`` on, ``KILLS_PER_FILE`` to a file.
 
@@ -58,7 +56,6 @@ async def campaign(
             folder,
             traceable=traceable,
             tally=tally,
-            report=report,
         )
     return tally
 
@@ -70,7 +67,6 @@ async def _use_up_a_file(
     *,
     traceable: bool,
     tally: Tally,
-    report: Callable[[Tally], None],
 ) -> None:
     path = verifier.fresh(folder) / "feed.duckdb"
     journal = Journal(seed, writers=WRITERS)
@@ -85,7 +81,6 @@ async def _use_up_a_file(
         tally.lives += 1
         tally.kills += ended.killed
         tally.deaths[death.name if isinstance(death, AtSyscall) else "moment"] += ended.killed
-        report(tally)
     ended = await _one_life(path, journal, None)
     assert ended.last_line == "closed", ended
     tally.acknowledged += sum(journal.next_numbers)

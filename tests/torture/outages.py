@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from exo_stream.client.dialing import dialing
 from exo_stream.client.patience import Patience
 from exo_stream.errors import BatchEvictedError, ExoStreamError, UnavailableError
 from exo_stream.model import Batch, Cursor
+from exo_stream.nursery import nursery_unseen
 from exo_stream.producers import Producer
 from tests.torture import verifier, workload
 from tests.torture.child import RETRY_SECONDS, Assignment
@@ -209,3 +210,52 @@ class Cut:
         """Close it without a word."""
         if self._stream is not None:
             await trio.aclose_forcefully(self._stream)
+
+
+@dataclass(frozen=True, slots=True)
+class Ordeal:
+    """How hard it is to be: so many deaths of the server, and so much written meanwhile."""
+
+    kills: int = 4
+    writers: int = 3
+    batches: int = 70
+    followers: int = 3
+    keep: int | None = None
+
+
+async def survive(seed: str, folder: Path, ordeal: Ordeal) -> list[Follower]:
+    """Have followers survive it, the last of them one who comes back after a long absence.
+
+    Every follower was given, in order, each batch that was acknowledged, or told it is gone.
+    """
+    journal = Journal(seed, writers=ordeal.writers)
+    dice = random.Random(seed)
+    outages = Outages(folder, journal, dice)
+    followers = [
+        Follower(outages, CursorFile(folder / f"cursor-{number}"), dice)
+        for number in range(ordeal.followers)
+    ]
+    with nursery_unseen():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(outages.run, ordeal.kills)
+            for follower in followers:
+                nursery.start_soon(follower.run)
+            async with connect(outages.url, patience=PATIENCE) as client:
+                if ordeal.keep is not None:
+                    nursery.start_soon(prune_often, client, outages, ordeal.keep)
+                async with trio.open_nursery() as writers:
+                    for writer in range(ordeal.writers):
+                        writers.start_soon(write_all, client, outages, writer, ordeal.batches)
+                cursors = CursorFile(folder / "cursor-of-old")
+                cursors.save(Cursor(client.log_id, 0))
+                followers.append(Follower(outages, cursors, dice))
+                nursery.start_soon(followers[-1].run)
+                for follower in followers:
+                    await follower.wait_complete(journal.acknowledged)
+                nursery.cancel_scope.cancel()
+    assert outages.lives == ordeal.kills + 1
+    everything = set(range(1, ordeal.writers * ordeal.batches + 1))
+    assert set(journal.authors) == everything
+    for follower in followers:
+        assert set(follower.sequences) | follower.evicted == everything
+    return followers

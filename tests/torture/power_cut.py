@@ -9,17 +9,18 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from exo_stream.errors import CorruptionError
-from exo_stream.limits import MIB, Limits
+from exo_stream.limits import KIB, MIB, Limits
 from exo_stream.platform import open_platform
 from exo_stream.producers import Producer
 from exo_stream.storage.directory import beside
 from exo_stream.storage.repair import WalVerdict, repair_wal
 from tests.torture import verifier, workload
+from tests.torture.child import Assignment
 from tests.torture.journal import Journal
 from tests.torture.life import AtSyscall, Fault, live
 
@@ -178,3 +179,29 @@ async def opens(path: Path) -> bool:
             return True
     except CorruptionError:
         return False
+
+
+async def torn_commits(seed: str, folder: Path, count: int) -> list[str]:
+    """Judge states of a file whose last COMMIT had not returned; answer how each was opened."""
+    journal = Journal(seed, writers=2)
+    dice = random.Random(seed)
+    state, synced = await write(folder / "f", journal, 12, CALM)
+    cuts = without_the_end(state, synced, dice, count)
+    return [await judge(cut, folder / "cut", journal) for cut in cuts]
+
+
+async def torn_checkpoints(seed: str, folder: Path, count: int) -> list[str]:
+    """Judge states of a file whose last CHECKPOINT had not returned; answer how each was opened."""
+    journal = Journal(seed, writers=2)
+    before, after = await around_a_checkpoint(folder, journal)
+    cuts = within_a_checkpoint(before, after, random.Random(seed), count)
+    return [await judge(cut, folder / "cut", journal) for cut in cuts]
+
+
+async def around_a_checkpoint(folder: Path, journal: Journal) -> tuple[State, State]:
+    """A file before a CHECKPOINT and after it."""
+    limits = replace(workload.LIMITS, checkpoint_wal_bytes=512 * KIB)
+    before, _ = await write(folder / "f", journal, 60, limits)
+    path = put(before, folder / "checkpointed")
+    assignment = Assignment(str(path), journal.seed, first_numbers=[], batches=0)
+    return before, await checkpointed(path, assignment.command())
