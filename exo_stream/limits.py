@@ -65,7 +65,7 @@ class Limits:
     """How long without a write counts as idle."""
     free_bytes_min: int = 256 * MIB
     """The low-disk watermark: writes are refused below it (or below twice the WAL, if more)."""
-    engine_memory_bytes: int = 512 * MIB
+    engine_memory_bytes: int = 256 * MIB
     """DuckDB's own memory_limit."""
 
     producer_idle_seconds: int = 7 * 24 * 3600

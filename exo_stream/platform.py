@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from os import PathLike, fspath
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 import outcome
 import trio
@@ -17,13 +17,14 @@ from exo_stream.actors import compaction, fanout, ingest, query
 from exo_stream.actors.mailbox import Bell, Mailbox
 from exo_stream.actors.orders import Decide, MoveFloor, Work
 from exo_stream.actors.reads import Read, Reads
-from exo_stream.decision import Decision
+from exo_stream.decision import Decision, Refuse
 from exo_stream.errors import (
     BatchEvictedError,
     InvalidRequestError,
     LimitExceededError,
     NotVisibleYetError,
     PlatformClosedError,
+    UnsupportedError,
 )
 from exo_stream.frontier import Frontier
 from exo_stream.interest import Interest
@@ -37,12 +38,26 @@ from exo_stream.scan import Scan, bounds
 from exo_stream.selectors import Selector
 from exo_stream.snapshots import Snapshots
 from exo_stream.starts import chosen_start
-from exo_stream.storage.engine import Engine, EngineStatistics, Retention, Version
+from exo_stream.storage.engine import (
+    Engine,
+    EngineStatistics,
+    Retention,
+    StoreEngine,
+    Version,
+)
 from exo_stream.storage.hop import Hop, TimedHop, open_thread_hop
 from exo_stream.storage.memory_engine import MemoryEngine, wall_clock
+from exo_stream.storage.trait_backend import TraitBackend
 from exo_stream.subscription import Sources
 from exo_stream.tail import Tail
-from exo_stream.writes import Requirement, StoreWrite, check_keys, checked_write, decision
+from exo_stream.writes import (
+    Requirement,
+    StoreWrite,
+    check_keys,
+    checked_write,
+    decision,
+    unsupported_write,
+)
 
 T = TypeVar("T")
 
@@ -133,13 +148,18 @@ class Platform:
         write = checked_write(
             self.limits, puts=puts, deletes=deletes, require=require, producer=producer
         )
-        return await self.decide(decision(write), size=write.size)
+        [result] = await self.write_many([write])
+        return result.unwrap()
 
     async def write_many(self, writes: Sequence[StoreWrite]) -> list[outcome.Outcome[int]]:
         """Hand over several checked writes at once; return what became of each of them."""
         return await self._writes.ask_all(
-            [Decide(decide=decision(write), size=write.size) for write in writes]
+            [Decide(decide=self._decision(write), size=write.size) for write in writes]
         )
+
+    def _decision(self, write: StoreWrite) -> Decision[int]:
+        lacking = unsupported_write(write) if self._engine.own_sequences else None
+        return decision(write) if lacking is None else lambda _view, _now: Refuse(lacking)
 
     async def decide(self, decide: Decision[T], *, size: int = 0) -> T:
         """Have the one writer decide, and return the decision's answer once it is durable."""
@@ -147,7 +167,8 @@ class Platform:
 
     async def get(self, key: bytes, *, min_sequence: int = 0, wait: bool = True) -> bytes | None:
         """The key's latest value, None if it is absent. ``min_sequence`` as in ``get_entry``."""
-        return (await self.get_entry(key, min_sequence=min_sequence, wait=wait)).value
+        [entry] = await self.get_entries([key], min_sequence=min_sequence, wait=wait)
+        return entry.value
 
     async def get_entry(
         self, key: bytes, *, min_sequence: int = 0, wait: bool = True
@@ -158,6 +179,8 @@ class Platform:
         NotVisibleYetError at once.
         """
         [entry] = await self.get_entries([key], min_sequence=min_sequence, wait=wait)
+        if self._engine.own_sequences:
+            raise UnsupportedError("this backend has only the nine methods, and tells no versions")
         return entry
 
     async def get_many(
@@ -336,7 +359,8 @@ class Platform:
 async def open_platform(
     path: str | PathLike[str] | None = None,
     *,
-    engine: Engine | None = None,
+    engine: Engine | StoreEngine | None = None,
+    log_id: str | None = None,
     limits: Limits | None = None,
     retention: Retention | None = None,
     clock: Callable[[], int] = wall_clock,
@@ -344,32 +368,45 @@ async def open_platform(
 ) -> AsyncIterator[Platform]:
     """Open the file at ``path``, or use ``engine``, and run the actors while the body runs.
 
-    ``":memory:"`` opens a store that ends with the body. ``retention`` bounds the log; by default
+    ``":memory:"`` opens a store that ends with the body. An ``engine`` with only the nine methods
+    of ``StoreEngine`` serves the store face, as docs/embedding.md says; with a ``log_id`` its
+    cursors outlive the process. ``retention`` bounds the log; by default
     it keeps everything. ``clock`` answers microseconds since the Unix epoch. ``hop`` is for tests:
     it replaces the threads. Raises FileInUseError, ForeignFileError or CorruptionError; an error
     of the body leaves as itself.
     """
     if (path is None) == (engine is None):
         raise InvalidRequestError("a platform opens either a path or an engine")
+    if log_id is not None and path is not None:
+        raise InvalidRequestError("a file has its own log_id")
     limits = limits or Limits()
     async with AsyncExitStack() as stack:
         hops = [hop] * len(THREADS) if hop else await _open_threads(stack)
-        if engine is None:
-            assert path is not None
-            engine = await _open_engine(fspath(path), limits, clock, hops[0])
+        if path is not None:
+            opened = await _open_engine(fspath(path), limits, clock, hops[0])
+        else:
+            assert engine is not None
+            opened = await hops[0](partial(_as_engine, engine, log_id))
         try:
-            async with _running(engine, hops, limits, retention or Retention(), clock) as platform:
+            async with _running(opened, hops, limits, retention or Retention(), clock) as platform:
                 yield platform
         finally:
             with trio.CancelScope(
                 shield=True
             ):  # bounded by one CHECKPOINT; a thread cannot be left
-                await hops[0](engine.close)
+                await hops[0](opened.close)
 
 
 async def _open_threads(stack: AsyncExitStack) -> list[Hop]:
     # No checkpoint: opening a thread waits for nothing.
     return [await stack.enter_async_context(open_thread_hop(name)) for name in THREADS]  # noqa: ASYNC910
+
+
+def _as_engine(engine: Engine | StoreEngine, log_id: str | None) -> Engine:
+    # A protocol cannot be asked at run time for the signatures that count; one name tells.
+    if hasattr(engine, "install"):
+        return cast("Engine", engine)
+    return TraitBackend(engine, log_id=log_id)
 
 
 async def _open_engine(path: str, limits: Limits, clock: Callable[[], int], hop: Hop) -> Engine:

@@ -7,7 +7,7 @@ from typing import Self
 
 import trio
 
-from exo_stream.errors import SnapshotExpiredError
+from exo_stream.errors import SnapshotExpiredError, UnsupportedError
 from exo_stream.limits import Limits
 from exo_stream.storage.engine import Engine, Version
 
@@ -26,8 +26,11 @@ class Snapshots:
     def open(self) -> Snapshot:
         """Hold the current Version.
 
-        Raises SnapshotExpiredError if as many as allowed are held already.
+        Raises SnapshotExpiredError if as many as allowed are held already, UnsupportedError if
+        the backend cannot hold any.
         """
+        if self._engine.own_sequences:
+            raise UnsupportedError("this backend has only the nine methods, and no snapshots")
         self.expire()
         if len(self._held) >= self._limits.snapshots_max:
             raise SnapshotExpiredError(

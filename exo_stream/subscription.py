@@ -107,6 +107,9 @@ class Subscription:
             self.position = self._snapshot.sequence
         else:
             self.position = await self._resolve(start)
+            if self.position + 1 < self._floor and self._sources.reads.engine.own_sequences:
+                # The backend says why: because it evicted that, or because it keeps no log at all.
+                await self._sources.reads.log_page(self.position, self._sources.frontier.visible)
             self._check_retained()
         self._reported = self.position
         return self.cursor

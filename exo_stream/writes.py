@@ -17,7 +17,12 @@ from exo_stream.decision import (
     View,
     Write,
 )
-from exo_stream.errors import ConflictError, InvalidRequestError, LimitExceededError
+from exo_stream.errors import (
+    ConflictError,
+    InvalidRequestError,
+    LimitExceededError,
+    UnsupportedError,
+)
 from exo_stream.limits import STORE_KEY_BYTES_MAX, Limits
 from exo_stream.model import SEQUENCE_MAX, Entry, Keyspace
 from exo_stream.payload import ENTRY_BYTES, encode_entries, prepend
@@ -183,3 +188,15 @@ def _holds(requirement: Requirement, version: int) -> bool:
     if requirement == "present":
         return version != 0
     return requirement == version
+
+
+def unsupported_write(write: StoreWrite) -> UnsupportedError | None:
+    """Why a backend with only the nine methods cannot do this write; None if it can."""
+    has_only = "this backend has only the nine methods:"
+    if write.producer is not None:
+        return UnsupportedError(f"{has_only} it remembers no producers")
+    if write.require:
+        return UnsupportedError(f"{has_only} it tells no versions, so nothing can be required")
+    if len({value is None for _, _, value in write.entries}) != 1:
+        return UnsupportedError(f"{has_only} a batch is either puts or deletions")
+    return None

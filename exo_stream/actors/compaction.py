@@ -16,7 +16,7 @@ from exo_stream import producers
 from exo_stream.actors.mailbox import Bell, Mailbox
 from exo_stream.actors.orders import Decide, MoveFloor, Perform, Work
 from exo_stream.actors.reads import Reads
-from exo_stream.errors import ExoStreamError, PlatformClosedError
+from exo_stream.errors import ExoStreamError, PlatformClosedError, UnsupportedError
 from exo_stream.limits import Limits
 from exo_stream.model import Keyspace, row_key
 from exo_stream.snapshots import Snapshots
@@ -102,7 +102,7 @@ async def _apply_retention(means: Means) -> None:
 async def _retention_cutoff(means: Means) -> int:
     try:
         return await means.reads.cutoff(means.retention, means.clock())
-    except PlatformClosedError:
+    except (PlatformClosedError, UnsupportedError):
         raise
     except ExoStreamError as error:
         log.warning("retention postponed", error=str(error))

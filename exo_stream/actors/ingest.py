@@ -7,7 +7,7 @@ make it visible, answer everybody, hand the group to fan-out; then one piece of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, assert_never
 
@@ -25,6 +25,7 @@ from exo_stream.errors import (
     OutcomeUnknownError,
     StoreError,
     StoreFullError,
+    UnsupportedError,
 )
 from exo_stream.frontier import Frontier
 from exo_stream.limits import Limits
@@ -93,7 +94,8 @@ async def _round(means: Means) -> bool:
     requests: list[Decide[Any]] = []
     if not means.engine.backlogged:
         requests = means.writes.take(
-            requests_max=limits.group_batches_max, bytes_max=limits.group_bytes_max
+            requests_max=1 if means.engine.own_sequences else limits.group_batches_max,
+            bytes_max=limits.group_bytes_max,
         )
     if requests:
         await _write(means, requests)
@@ -114,14 +116,14 @@ async def _write(means: Means, requests: Sequence[Decide[Any]]) -> None:
         log.warning("group refused", requests=len(requests), error=str(error))
         _refuse(requests, StoreError(str(error)))
         return
-    batches = _number(verdicts, means.engine.version.frontier, now)
+    batches: Sequence[EncodedBatch] = _number(verdicts, means.engine.version.frontier, now)
     if batches:
         group = Group(batches)
         try:
-            await means.hop(partial(means.engine.commit, group))
+            committed = await means.hop(partial(means.engine.commit, group))
         except StoreFullError:
             raise _SpaceRanOut(group, requests, verdicts) from None
-        except StoreError as error:
+        except (StoreError, UnsupportedError) as error:
             log.warning("group refused", requests=len(requests), error=str(error))
             _refuse(requests, error)
             return
@@ -129,10 +131,18 @@ async def _write(means: Means, requests: Sequence[Decide[Any]]) -> None:
             _refuse(requests, error)
             raise
         # From here to the last answer there is no checkpoint: what is durable is answered.
-        _show(means, group)
+        _show(means, committed)
+        batches = committed.batches
+    if means.engine.own_sequences:
+        verdicts = [_renumbered(verdict, batches) for verdict in verdicts]
     _answer_all(requests, verdicts)
     if batches:
         await means.committed.send(batches)
+
+
+def _renumbered(verdict: Verdict[Any], batches: Sequence[EncodedBatch]) -> Verdict[Any]:
+    """The verdict with the number that the backend gave its batch, which is the only one."""
+    return replace(verdict, answer=batches[0].sequence) if isinstance(verdict, Write) else verdict
 
 
 async def _decide(means: Means, requests: Sequence[Decide[Any]], now: int) -> list[Verdict[Any]]:
@@ -248,7 +258,7 @@ async def _move_floor(means: Means, piece: MoveFloor) -> None:
         return
     group = Group([], floor=floor)
     try:
-        await means.hop(partial(means.engine.commit, group))
+        committed = await means.hop(partial(means.engine.commit, group))
     except StoreFullError:
         piece.reply.fail(OutcomeUnknownError("no space while the floor was moved"))
         raise _SpaceRanOut(Group([])) from None
@@ -258,8 +268,9 @@ async def _move_floor(means: Means, piece: MoveFloor) -> None:
     except OutcomeUnknownError as error:
         piece.reply.fail(error.again())
         raise
-    _show(means, group)
-    piece.reply.set(floor - version.floor)
+    _show(means, committed)
+    evicted = committed.evicted
+    piece.reply.set(floor - version.floor if evicted is None else evicted)
 
 
 async def _wait_for_space(means: Means, stop: _SpaceRanOut) -> None:

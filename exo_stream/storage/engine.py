@@ -60,11 +60,13 @@ class Group:
     """Batches of one transaction, numbered from ``frontier + 1`` without a hole.
 
     ``floor`` is the new oldest retained sequence if the log's floor moves with this group; a
-    group may consist of that alone.
+    group may consist of that alone. ``evicted`` is how many batches that was, in the answer of a
+    backend that numbers its batches itself.
     """
 
     batches: Sequence[EncodedBatch]
     floor: int | None = None
+    evicted: int | None = None
 
 
 class Version(Protocol):

@@ -81,10 +81,15 @@ class TraitBackend:
         self._last_committed_at = 0
         self._committed: TraitVersion | None = None
 
-    def _look(self) -> TraitVersion:
+    def _look(self, floor: int | None = None) -> TraitVersion:
+        """Where the backend is. One that keeps no log leaves ``floor``, the end of the log at the
+        start, where it is: what came since is in the platform's tail.
+        """
         frontier = _call(self._store.current_sequence)
         oldest = _call(self._store.oldest_retained_batch)
-        return TraitVersion(frontier, frontier + 1 if oldest is None else oldest)
+        if oldest is None:
+            oldest = frontier + 1 if floor is None else floor
+        return TraitVersion(frontier, oldest)
 
     @property
     def own_sequences(self) -> bool:
@@ -113,10 +118,11 @@ class TraitBackend:
         """
         assert len(group.batches) <= 1, group
         batches = [self._write(batch) for batch in group.batches]
+        evicted = None
         if group.floor is not None:
-            _call(partial(self._store.prune_batch_log, group.floor))
-        self._committed = self._look()
-        return Group(batches, floor=group.floor)
+            evicted = _call(partial(self._store.prune_batch_log, group.floor))
+        self._committed = self._look(max(self._version.floor, group.floor or 0))
+        return Group(batches, floor=group.floor, evicted=evicted)
 
     def _write(self, batch: EncodedBatch) -> EncodedBatch:
         entries = batch.entries
