@@ -65,7 +65,7 @@ SCALES: Final = {
         stopped=200,
         wal_mib=16,
         imports=3,
-        row_seconds_max=40,
+        row_seconds_max=60,
     ),
     "smoke": Scale(
         name="smoke",
