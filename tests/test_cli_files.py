@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,8 @@ import duckdb
 import pytest
 
 from exo_stream.cli.exit_codes import ERROR, OK, UNAVAILABLE, USAGE
-from tests.served import Said, serving, speak
+from tests.pages import ROOT
+from tests.served import EXO_STREAM, GUARD_SECONDS, Said, environment, serving, speak
 
 pytestmark = pytest.mark.slow  # processes are started
 
@@ -169,3 +171,27 @@ def test_a_server_keeps_what_it_was_told_to_keep(say: Say, tmp_path: Path) -> No
     with serving(tmp_path / "x.duckdb", *kept, "--host", "db", "--allow-origin", "*") as served:
         assert say("put", "a", "1", "--url", served.url).code == OK
         assert os.access(tmp_path / "x.duckdb", os.R_OK)
+
+
+def test_closed_streams_are_nobody_elses(tmp_path: Path) -> None:
+    # With its streams closed a server would print into whatever has taken their numbers.
+    demo = "demo x.duckdb --listen 127.0.0.1:0 --interval 0.05 --count 2"
+    shell = f"{' '.join(EXO_STREAM)} {demo} <&- >&- 2>&-; echo $?"
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=GUARD_SECONDS,
+        check=True,
+        env=environment(PYTHONPATH=str(ROOT)),
+    )
+    assert done.stdout == "0\n"
+    done = subprocess.run(
+        [*EXO_STREAM, "verify", str(tmp_path / "x.duckdb")],
+        capture_output=True,
+        text=True,
+        timeout=GUARD_SECONDS,
+        check=True,
+    )
+    assert "is sound" in done.stdout

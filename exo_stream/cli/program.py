@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import signal
 import sys
 import traceback
@@ -48,6 +49,7 @@ STAYS: Final = {"serve", "demo"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` names, and return the program's exit code."""
+    _hold_standard_streams()
     name, is_debug = "exo-stream", "--debug" in (sys.argv if argv is None else argv)
     try:
         args = parser().parse_args(argv)
@@ -59,6 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_debug and not isinstance(error, SystemExit):
             traceback.print_exc()
         return _explained(name, _leaf(error))
+
+
+def _hold_standard_streams() -> None:
+    """Give a standard stream that was closed (`>&-`) to the null device.
+
+    The next file to be opened would take its number: the database, say, which is then printed to.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _log_level(command: str) -> str:
