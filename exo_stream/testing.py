@@ -6,16 +6,25 @@ works under ``trio.testing.MockClock``, where a minute takes no time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, TypeVar
 
 import trio
+from trio.testing import memory_stream_pair
 
+from exo_stream.client import Client, connect
+from exo_stream.client.address import Address
 from exo_stream.errors import StoreError
+from exo_stream.nursery import nursery_unseen
+from exo_stream.platform import Platform
+from exo_stream.protocol.origin import Visitors
+from exo_stream.server.listener import Listener
+from exo_stream.server.serve import open_port
 from exo_stream.storage.hop import in_place
 
-__all__ = ["FakeClock", "FaultyHop", "in_place"]
+__all__ = ["FakeClock", "FaultyHop", "connected", "in_place"]
 
 T = TypeVar("T")
 
@@ -58,3 +67,22 @@ class FaultyHop:
                 raise StoreError("injected")
             self.commits += 1
         return fn()
+
+
+@asynccontextmanager
+async def connected(platform: Platform) -> AsyncIterator[Client]:
+    """A client of ``platform``, over the real protocol and the real server, without a socket."""
+    listener = Listener(open_port(platform, Visitors.welcome()))
+    with nursery_unseen() as own:
+        async with trio.open_nursery() as nursery:
+
+            async def dial(_address: Address) -> trio.abc.Stream:
+                near, far = memory_stream_pair()
+                nursery.start_soon(listener.serve_stream, far, "memory")
+                await trio.lowlevel.checkpoint()
+                return near
+
+            with own:
+                async with connect("ws://127.0.0.1", dial=dial, limits=platform.limits) as client:
+                    yield client
+            nursery.cancel_scope.cancel()
