@@ -254,7 +254,8 @@ class Subscription:
             elif self._sources.interest.closed:
                 raise PlatformClosedError("the platform stopped")
             else:
-                return None  # and no checkpoint: nothing may be committed before it sleeps
+                # And no checkpoint: nothing may be committed before it sleeps.
+                return None  # noqa: ASYNC910
 
     async def _read_on(self) -> Delivered | FellBehind | Progress | None:
         sources, through = self._sources, self._sources.frontier.visible

@@ -194,7 +194,7 @@ def test_a_platform_cancelled_at_any_step_answers_everybody_and_keeps_what_it_ac
                 async with in_memory(engine)(limits=TIGHT, clock=clock) as platform:
                     cancel.armed = True
                     for name in NAMES:
-                        outside.start_soon(write, platform, name)
+                        outside.start_soon(write, platform, name)  # noqa: ASYNC111
                     await trio.sleep(5)
         cancel.armed = False
         assert engine.version.frontier == engine._log.newest, "what is durable was shown"

@@ -147,8 +147,8 @@ async def test_a_decision_that_raises_stops_the_platform_and_leaves_nobody_waiti
     async with trio.open_nursery() as outside:
         with pytest.raises(Crash):
             async with in_memory()() as platform:
-                outside.start_soon(told, outcomes, "crash", lambda: platform.decide(crash))
-                outside.start_soon(told, outcomes, "put", put(platform, b"k"))
+                outside.start_soon(told, outcomes, "crash", lambda: platform.decide(crash))  # noqa: ASYNC111
+                outside.start_soon(told, outcomes, "put", put(platform, b"k"))  # noqa: ASYNC111
                 await trio.sleep_forever()
     assert isinstance(outcomes["crash"], PlatformClosedError)
     assert isinstance(outcomes["put"], PlatformClosedError | int), "whoever was first"

@@ -196,12 +196,12 @@ async def test_an_unknown_outcome_stops_the_platform_with_every_waiter_answered(
     async with trio.open_nursery() as outside:
         with pytest.raises(OutcomeUnknownError):
             async with in_memory(engine)(hop=hop) as platform:
-                outside.start_soon(told, outcomes, "put", put(platform, b"k"))
+                outside.start_soon(told, outcomes, "put", put(platform, b"k"))  # noqa: ASYNC111
                 await hop.arrived.wait()
-                outside.start_soon(told, outcomes, "later", put(platform, b"k"))
+                outside.start_soon(told, outcomes, "later", put(platform, b"k"))  # noqa: ASYNC111
                 ask = lambda: platform.get(b"k", min_sequence=9)  # noqa: E731
                 outside.start_soon(told, outcomes, "read", ask)
-                outside.start_soon(told, outcomes, "prune", lambda: platform.prune_batch_log(1))
+                outside.start_soon(told, outcomes, "prune", lambda: platform.prune_batch_log(1))  # noqa: ASYNC111
                 await wait_all_tasks_blocked()
                 hop.gate.set()
                 await trio.sleep_forever()
@@ -283,8 +283,9 @@ async def test_closing_without_space_answers_everybody_and_tries_no_more(
             with pytest.raises(OutcomeUnknownError):
                 await platform.put_batch([(b"k", b"v")])
             for number in range(5):
-                outside.start_soon(told, outcomes, str(number), put(platform, b"k"))
-            while not (len(platform._writes) or outcomes):  # leave before ingest is awake
+                outside.start_soon(told, outcomes, str(number), put(platform, b"k"))  # noqa: ASYNC111
+            # Leave before ingest is awake.
+            while not (len(platform._writes) or outcomes):  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
     assert {type(outcome) for outcome in outcomes.values()} <= {StoreFullError, PlatformClosedError}
     assert len(outcomes) == 5

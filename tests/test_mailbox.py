@@ -42,7 +42,7 @@ async def test_a_question_is_answered() -> None:
         mailbox.close()
 
 
-async def test_the_first_answer_stands() -> None:
+def test_the_first_answer_stands() -> None:
     request = Double(2)
     assert not request.reply.settled
     request.reply.set(4)

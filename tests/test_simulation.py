@@ -1,6 +1,6 @@
-"""Random lives of one platform: writers that give up and retry, followers that come and go, disks
-that fail or fill up, prunes and restarts. No real time.
+"""Random lives of one platform, whose writers, followers and disks come and go. No real time.
 
+Writers give up and retry, followers stop and resume, disks fail and fill up, the log is pruned.
 Hypothesis makes the trio scheduler deterministic, so a failing life is printed as a list of
 steps, shrunk, and fails again when it is lived again.
 """

@@ -14,7 +14,7 @@ from exo_stream.storage.memory_engine import MemoryEngine
 LIMITS = Limits(snapshots_max=2, snapshot_seconds_max=10)
 
 
-async def test_a_snapshot_holds_its_version_until_it_is_closed() -> None:
+async def test_a_snapshot_holds_its_version_until_it_is_closed() -> None:  # noqa: ASYNC124
     engine = MemoryEngine()
     snapshots = Snapshots(engine, LIMITS)
     engine.put_batch([(b"k", b"old")])
@@ -32,7 +32,7 @@ async def test_a_snapshot_holds_its_version_until_it_is_closed() -> None:
         snapshot.check()
 
 
-async def test_only_so_many_are_held_at_a_time() -> None:
+async def test_only_so_many_are_held_at_a_time() -> None:  # noqa: ASYNC124
     snapshots = Snapshots(MemoryEngine(), LIMITS)
     first = snapshots.open()
     snapshots.open()

@@ -29,7 +29,7 @@ async def test_an_error_beside_the_connection_leaves_as_itself() -> None:
                 raise KeyError
 
 
-async def test_a_clock_stands_still_until_it_is_moved_in_either_direction() -> None:
+def test_a_clock_stands_still_until_it_is_moved_in_either_direction() -> None:
     clock = FakeClock()
     assert clock() == clock() == MORNING
     clock.advance(1.5)
