@@ -9,7 +9,7 @@ from typing import Self
 
 import trio
 
-from exo_stream.errors import OutcomeUnknownError, PlatformClosedError
+from exo_stream.errors import OutcomeUnknownError, OverloadedError, PlatformClosedError
 
 
 class BodyError:
@@ -63,7 +63,9 @@ def _causes(errors: Sequence[BaseException]) -> list[BaseException]:
     """``errors`` without those that only tell what a crash has made of somebody's request."""
     told = [error for error in errors if not isinstance(error, trio.Cancelled)]
     unknown = [error for error in told if isinstance(error, OutcomeUnknownError)]
-    others = [e for e in told if not isinstance(e, PlatformClosedError | OutcomeUnknownError)]
+    # A reader of a file that has failed is told to come back later: overloaded.
+    echoes = PlatformClosedError | OutcomeUnknownError | OverloadedError
+    others = [error for error in told if not isinstance(error, echoes)]
     return [*others, *unknown[:1]] or told[:1] or [errors[0]]
 
 
