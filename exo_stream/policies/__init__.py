@@ -1,0 +1,1 @@
+"""Prune and retention: which keys leave the table and which batches the log, as pure rules."""

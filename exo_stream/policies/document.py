@@ -1,0 +1,254 @@
+"""The written form of policies and of the log's retention: JSON, with the fields' own names.
+
+    {"version": 1, "policies": [{"keys": {"match_key": {"reserved_bits": 4, "prefix": 5,
+      "payload_regex": "(?s-u)^(?P<id>.{4})"}, "group_by": ["id"],
+      "order_by": {"capture_group": "id", "encoding": "u64_be"}}, "retain": {"keep_latest":
+      {"count": 3}}}, {"sequence": {}, "retain": {"drop_all": {}}}]}
+    {"version": 1, "retention": {"retain": {"keep_latest": {"count": 3}}, "bytes_max": 4096}}
+
+An empty document is one without policies or rules. Reading checks the form and the numbers that
+stand alone; what needs the regex is left to ``checked_policies``. A field nobody knows is refused,
+since a rule that is half understood may delete too much.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final, assert_never
+
+from exo_stream.keys import MatchKey
+from exo_stream.policies.policy import (
+    DropAll,
+    GreaterThan,
+    GreaterThanOrEqual,
+    InvalidPolicyError,
+    KeepLatest,
+    KeysScope,
+    OrderBy,
+    OrderEncoding,
+    Policy,
+    Retain,
+    SequenceScope,
+    check_retain,
+)
+from exo_stream.policies.retention import LogRetention
+
+VERSION: Final = 1
+"""Of the form; a document of another one is refused."""
+
+_RULES: Final = ("keep_latest", "greater_than", "greater_than_or_equal", "drop_all")
+_ENCODINGS: Final = {encoding.name.lower(): encoding for encoding in OrderEncoding}
+
+
+def encode_policies(policies: Sequence[Policy]) -> bytes:
+    """The policies as a document; of none, the empty one."""
+    if not policies:
+        return b""
+    return _dump({"policies": [_policy_fields(policy) for policy in policies]})
+
+
+def decode_policies(document: bytes) -> tuple[Policy, ...]:
+    """The policies that ``document`` holds.
+
+    Raises InvalidPolicyError for any bytes that are no such document, and never another exception.
+    """
+    if not document:
+        return ()
+    fields = _load(document, "policies")
+    policies = _list(fields["policies"], "policies")
+    return tuple(_policy(one, f"policies[{index}]") for index, one in enumerate(policies))
+
+
+def encode_retention(retention: LogRetention) -> bytes:
+    """The rules as a document; of none, the empty one."""
+    if retention == LogRetention():
+        return b""
+    fields: dict[str, object] = {}
+    if retention.retain is not None:
+        fields["retain"] = _retain_fields(retention.retain)
+    if retention.seconds_max is not None:
+        fields["seconds_max"] = retention.seconds_max
+    if retention.bytes_max is not None:
+        fields["bytes_max"] = retention.bytes_max
+    return _dump({"retention": fields})
+
+
+def decode_retention(document: bytes) -> LogRetention:
+    """The rules that ``document`` holds, checked.
+
+    Raises InvalidPolicyError for any bytes that are no such document, and never another exception.
+    """
+    if not document:
+        return LogRetention()
+    field = "retention"
+    optional = ("retain", "seconds_max", "bytes_max")
+    fields = _object(_load(document, field)[field], field, optional=optional)
+    bounds = {
+        name: _number(fields[name], f"{field}.{name}")
+        for name in ("seconds_max", "bytes_max")
+        if name in fields
+    }
+    retain = _retain(fields["retain"], f"{field}.retain") if "retain" in fields else None
+    retention = LogRetention(retain, **bounds)
+    retention.check()
+    return retention
+
+
+def _dump(fields: dict[str, object]) -> bytes:
+    return json.dumps({"version": VERSION, **fields}, separators=(",", ":")).encode()
+
+
+def _load(document: bytes, name: str) -> Mapping[str, object]:
+    try:
+        read: object = json.loads(document.decode(), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise InvalidPolicyError(name, f"not a document: {error}") from None
+    fields = _object(read, name, required=("version", name))
+    if _number(fields["version"], "version") != VERSION:
+        raise InvalidPolicyError("version", f"version {fields['version']} is unknown")
+    return fields
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a field stands in one object twice")
+    return fields
+
+
+def _policy_fields(policy: Policy) -> dict[str, object]:
+    retain = _retain_fields(policy.retain)
+    match policy.scope:
+        case SequenceScope():
+            return {"sequence": {}, "retain": retain}
+        case KeysScope() as scope:
+            return {"keys": _keys_fields(scope), "retain": retain}
+        case unreachable:
+            assert_never(unreachable)
+
+
+def _policy(value: object, field: str) -> Policy:
+    fields = _object(value, field, required=("retain",), optional=("keys", "sequence"))
+    retain = _retain(fields["retain"], f"{field}.retain")
+    if ("keys" in fields) == ("sequence" in fields):
+        raise InvalidPolicyError(field, "one scope is needed: keys or sequence")
+    if "keys" in fields:
+        return Policy(_keys_scope(fields["keys"], f"{field}.keys"), retain)
+    _object(fields["sequence"], f"{field}.sequence")
+    return Policy(SequenceScope(), retain)
+
+
+def _keys_fields(scope: KeysScope) -> dict[str, object]:
+    match_key = scope.match_key
+    fields: dict[str, object] = {
+        "match_key": {
+            "reserved_bits": match_key.reserved_bits,
+            "prefix": match_key.prefix,
+            "payload_regex": match_key.payload_regex,
+        }
+    }
+    if scope.group_by:
+        fields["group_by"] = list(scope.group_by)
+    if scope.order_by is not None:
+        fields["order_by"] = {
+            "capture_group": scope.order_by.capture_group,
+            "encoding": scope.order_by.encoding.name.lower(),
+        }
+    return fields
+
+
+def _keys_scope(value: object, field: str) -> KeysScope:
+    fields = _object(value, field, required=("match_key",), optional=("group_by", "order_by"))
+    group_by = _list(fields.get("group_by", []), f"{field}.group_by")
+    return KeysScope(
+        _match_key(fields["match_key"], f"{field}.match_key"),
+        tuple(_text(name, f"{field}.group_by[{index}]") for index, name in enumerate(group_by)),
+        _order_by(fields["order_by"], f"{field}.order_by") if "order_by" in fields else None,
+    )
+
+
+def _match_key(value: object, field: str) -> MatchKey:
+    fields = _object(value, field, required=("reserved_bits", "prefix", "payload_regex"))
+    return MatchKey(
+        _number(fields["reserved_bits"], f"{field}.reserved_bits"),
+        _number(fields["prefix"], f"{field}.prefix"),
+        _text(fields["payload_regex"], f"{field}.payload_regex"),
+    )
+
+
+def _order_by(value: object, field: str) -> OrderBy:
+    fields = _object(value, field, required=("capture_group",), optional=("encoding",))
+    name = _text(fields.get("encoding", "bytes_asc"), f"{field}.encoding")
+    if name not in _ENCODINGS:
+        raise InvalidPolicyError(f"{field}.encoding", f"one of {', '.join(_ENCODINGS)} is needed")
+    return OrderBy(_text(fields["capture_group"], f"{field}.capture_group"), _ENCODINGS[name])
+
+
+def _retain_fields(retain: Retain) -> dict[str, object]:
+    match retain:
+        case KeepLatest(count):
+            return {"keep_latest": {"count": count}}
+        case GreaterThan(threshold):
+            return {"greater_than": {"threshold": threshold}}
+        case GreaterThanOrEqual(threshold):
+            return {"greater_than_or_equal": {"threshold": threshold}}
+        case DropAll():
+            return {"drop_all": {}}
+        case unreachable:
+            assert_never(unreachable)
+
+
+def _retain(value: object, field: str) -> Retain:
+    fields = _object(value, field, optional=_RULES)
+    if len(fields) != 1:
+        raise InvalidPolicyError(field, f"one rule is needed: {', '.join(_RULES)}")
+    ((name, rule),) = fields.items()
+    where = f"{field}.{name}"
+    retain = _rule(name, rule, where)
+    check_retain(retain, field)
+    return retain
+
+
+def _rule(name: str, value: object, field: str) -> Retain:
+    if name == "drop_all":
+        _object(value, field)
+        return DropAll()
+    if name == "keep_latest":
+        count = _object(value, field, required=("count",))["count"]
+        return KeepLatest(_number(count, f"{field}.count"))
+    threshold = _object(value, field, required=("threshold",))["threshold"]
+    number = _number(threshold, f"{field}.threshold")
+    return GreaterThan(number) if name == "greater_than" else GreaterThanOrEqual(number)
+
+
+def _object(
+    value: object, field: str, *, required: Sequence[str] = (), optional: Sequence[str] = ()
+) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise InvalidPolicyError(field, "an object is needed")
+    for name in required:
+        if name not in value:
+            raise InvalidPolicyError(field, f"{name} is missing")
+    for name in value:
+        if name not in required and name not in optional:
+            raise InvalidPolicyError(field, f"{name!r} is no field of it")
+    return value
+
+
+def _list(value: object, field: str) -> list[object]:
+    if not isinstance(value, list):
+        raise InvalidPolicyError(field, "a list is needed")
+    return value
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidPolicyError(field, "text is needed")
+    return value
+
+
+def _number(value: object, field: str) -> int:
+    if type(value) is not int:
+        raise InvalidPolicyError(field, "an integer is needed")
+    return value

@@ -1,0 +1,91 @@
+"""Retention: where the log must begin, by the four rules of a policy, by age and by bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from exo_stream.policies.policy import (
+    DropAll,
+    GreaterThan,
+    GreaterThanOrEqual,
+    KeepLatest,
+    Retain,
+    check_retain,
+    check_u64,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogRetention:
+    """The log keeps the batches that every rule here keeps; ``None`` is no rule.
+
+    ``seconds_max`` is the age and ``bytes_max`` the sum of the payloads up to which batches stay,
+    the newest first.
+    """
+
+    retain: Retain | None = None
+    seconds_max: int | None = None
+    bytes_max: int | None = None
+
+    def check(self, field: str = "retention") -> None:
+        """Raise InvalidPolicyError unless each rule makes sense."""
+        if self.retain is not None:
+            check_retain(self.retain, f"{field}.retain")
+        if self.seconds_max is not None:
+            check_u64(self.seconds_max, f"{field}.seconds_max", least=1)
+        if self.bytes_max is not None:
+            check_u64(self.bytes_max, f"{field}.bytes_max", least=1)
+
+
+class RetainedLog(Protocol):
+    """What a rule asks of a log, all at one moment."""
+
+    @property
+    def floor(self) -> int:
+        """The oldest sequence that may be there; at most ``frontier + 1``."""
+
+    @property
+    def frontier(self) -> int:
+        """The newest sequence there has been, 0 before the first."""
+
+    def sequence_at(self, committed_at: int) -> int:
+        """The first retained sequence of this time (microseconds) or later, else frontier + 1."""
+
+    def oldest_within(self, bytes_max: int) -> int:
+        """The oldest sequence from which all payloads have at most ``bytes_max`` together."""
+
+
+def cutoff(retain: Retain, frontier: int) -> int:
+    """The sequence below which every batch goes; at most ``frontier + 1``.
+
+    Capped, because the numbers of future batches belong to nobody yet.
+    """
+    match retain:
+        case KeepLatest(count):
+            below = frontier + 1 - count
+        case GreaterThan(threshold):
+            below = threshold + 1
+        case GreaterThanOrEqual(threshold):
+            below = threshold
+        case DropAll():
+            below = frontier + 1
+        case unreachable:
+            assert_never(unreachable)
+    return max(0, min(below, frontier + 1))
+
+
+def retained_floor(retention: LogRetention, log: RetainedLog, now: int) -> int:
+    """Where the log must begin at ``now`` (microseconds): never lower than it does.
+
+    Batches evicted once do not come back when a rule is relaxed.
+    """
+    floor = log.floor
+    if retention.retain is not None:
+        floor = max(floor, cutoff(retention.retain, log.frontier))
+    if retention.seconds_max is not None:
+        floor = max(floor, log.sequence_at(now - retention.seconds_max * 1_000_000))
+    if retention.bytes_max is not None:
+        floor = max(floor, log.oldest_within(retention.bytes_max))
+    assert floor <= log.frontier + 1, (floor, log.frontier)
+    return floor
