@@ -9,8 +9,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from exo_stream.decision import Answer, KeyRange, Need, Refuse, Unknown, Verdict, View, Write
-from exo_stream.errors import ConflictError, PlatformClosedError, StoreError
+from exo_stream.errors import ConflictError, OverloadedError, PlatformClosedError, StoreError
 from exo_stream.model import Entry, Keyspace, row_key
+from tests.test_query import ColdEngine
 from tests.worlds import (
     Crash,
     FaultyEngine,
@@ -49,6 +50,17 @@ async def test_a_neighbour_in_the_group_is_seen_over_what_was_fetched() -> None:
         hop.gate.set()
     assert outcomes["one"] == 3
     assert outcomes["other"].version == 3
+
+
+async def test_what_cannot_be_read_fails_the_group_and_nothing_else() -> None:
+    engine = ColdEngine()
+    async with in_memory(engine)() as platform:
+        await platform.put_batch([(b"k", b"1")])
+        engine.chill(b"k")
+        engine.errors.append(OverloadedError("it took too long"))
+        with pytest.raises(StoreError, match="too long"):
+            await platform.write(deletes=[b"k"], require={b"k": 1})
+        assert await platform.write(deletes=[b"k"], require={b"k": 1}) == 2
 
 
 def counting(prefix: bytes, rounds: list[int]) -> Any:

@@ -134,6 +134,18 @@ async def test_a_group_ends_before_the_request_that_does_not_fit() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_taking_the_small_one_makes_no_room_while_the_large_one_waits() -> None:
+    mailbox = mailbox_of(bytes_max=10)
+    async with trio.open_nursery() as nursery:
+        for number, size in enumerate([1, 1_000, 1]):
+            nursery.start_soon(mailbox.ask, Double(number, size=size))
+            await wait_all_tasks_blocked()
+        assert [r.number for r in mailbox.take(requests_max=10, bytes_max=10)] == [0]
+        await wait_all_tasks_blocked()
+        assert len(mailbox) == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_nobody_overtakes_those_who_wait_at_the_door() -> None:
     mailbox = mailbox_of(requests_max=1)
     async with trio.open_nursery() as nursery:
