@@ -24,7 +24,11 @@ class Snapshots:
         self.wanted_floor = 0
 
     def open(self) -> Snapshot:
-        """Hold the current Version.
+        """Hold the current Version; raises as ``hold`` does."""
+        return self.hold(self._engine.version)
+
+    def hold(self, version: Version) -> Snapshot:
+        """Hold a Version that is the current one, or pinned.
 
         Raises SnapshotExpiredError if as many as allowed are held already, UnsupportedError if
         the backend cannot hold any.
@@ -36,7 +40,6 @@ class Snapshots:
             raise SnapshotExpiredError(
                 f"{self._limits.snapshots_max} snapshots are held; try again when one is let go"
             )
-        version = self._engine.version
         self._engine.pin(version)
         snapshot = Snapshot(self, version)
         self._held[snapshot] = trio.current_time() + self._limits.snapshot_seconds_max

@@ -311,3 +311,20 @@ async def test_a_range_that_never_comes_to_its_end_is_given_up(clock: MockClock)
         async with connected_over(network, attempts_max=3) as client:
             with pytest.raises(SnapshotExpiredError):
                 await client.range_scan()
+
+
+async def test_ranges_of_one_page_take_no_snapshot_however_many_are_read(clock: MockClock) -> None:
+    async with in_memory()(limits=Limits(snapshots_max=0)) as platform:
+        async with networked(platform) as network, connected_over(network) as client:
+            pairs = [(b"%03d" % n, b"v") for n in range(50)]
+            await client.put_batch(pairs)
+            found: list[list[tuple[bytes, bytes]]] = []
+
+            async def read(limit: int) -> None:
+                found.append(await client.range_scan(b"000", b"040", limit))
+
+            async with trio.open_nursery() as nursery:
+                for limit in range(100):
+                    nursery.start_soon(read, limit)
+
+    assert sorted(found) == sorted(pairs[: min(limit, 41)] for limit in range(100))

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from exo_stream.errors import InvalidRequestError, SnapshotExpiredError
 from exo_stream.limits import Limits
-from exo_stream.scan import bounds
+from exo_stream.scan import PAIR_BYTES, Scan, bounds
 from tests.worlds import FaultyEngine, in_memory, put_one_by_one
 
 KEYS = st.binary(max_size=2).map(lambda key: bytes(byte % 4 * 85 for byte in key))
@@ -35,7 +35,7 @@ async def test_a_scan_shows_the_table_as_it_was_when_it_was_entered() -> None:
             assert found == [(key, b"value of " + key) for key in (b"a", b"b", b"c", b"d", b"e")]
             with pytest.raises(StopAsyncIteration):
                 await anext(scan)
-            assert await scan.next_page(10) is None
+            assert await scan.next_page() is None
         assert platform.sources.snapshots.floors() == []
         async with platform.scan(forward=False) as scan:
             assert [key async for key, _ in scan] == [b"c", b"b", b"aa", b"a"]
@@ -94,3 +94,61 @@ async def test_a_cancelled_step_skips_nothing() -> None:
                 if scope.cancelled_caught:
                     found.append((await anext(scan))[0])
         assert found == [b"%d" % number for number in range(9)]
+
+
+@settings(max_examples=50)
+@given(
+    st.sets(KEYS), st.integers(0, 9) | st.none(), st.booleans(), st.integers(1, 3), st.integers(1)
+)
+def test_pages_of_few_bytes_give_the_same_and_only_more_than_one_holds_a_snapshot(
+    keys: set[bytes], limit: int | None, forward: bool, rows_max: int, bytes_max: int
+) -> None:
+    async def live() -> None:
+        async with in_memory()(limits=Limits(page_rows_max=rows_max)) as platform:
+            await put_one_by_one(platform, sorted(keys))
+            sources = platform.sources
+            expected = sorted(keys, reverse=not forward)[:limit]
+            scan = Scan(
+                sources.reads, sources.snapshots, *bounds(b"", b""), forward=forward, limit=limit
+            )
+            pages = [await scan.first_page(bytes_max)]
+            assert len(sources.snapshots.floors()) == (not scan.is_read)
+            await platform.delete_batch([b"x", *keys])
+            while (page := await scan.next_page(bytes_max)) is not None:
+                pages.append(page)
+            scan.close()
+            assert [key for page in pages for key, _ in page] == expected
+            assert all(len(page) <= rows_max for page in pages)
+            for page in pages:
+                sizes = [1 + len(key) + len(value) + PAIR_BYTES for key, value in page]
+                assert len(page) <= 1 or sum(sizes) <= bytes_max
+            assert sources.snapshots.floors() == []
+
+    trio.run(live)
+
+
+async def test_a_range_without_rows_is_one_page_however_much_was_deleted() -> None:
+    async with in_memory()(limits=Limits(page_rows_max=1, snapshots_max=0)) as platform:
+        keys = [b"a", b"b", b"c"]
+        await put_one_by_one(platform, keys)
+        await platform.delete_batch(keys)
+        sources = platform.sources
+        scan = Scan(sources.reads, sources.snapshots, *bounds(b"", b""), forward=True)
+        assert await scan.first_page(100) == []
+        assert scan.is_read
+        assert scan.sequence == 4
+
+
+async def test_a_first_page_that_nobody_waits_for_holds_nothing() -> None:
+    engine = FaultyEngine()
+    async with in_memory(engine)(limits=Limits(page_rows_max=1)) as platform:
+        await put_one_by_one(platform, [b"a", b"b"])
+        sources = platform.sources
+        scan = Scan(sources.reads, sources.snapshots, *bounds(b"", b""), forward=True)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await scan.first_page(100)
+        assert scope.cancelled_caught
+        scan.close()
+        assert sources.snapshots.floors() == []
+        assert engine._pins.frontiers == []

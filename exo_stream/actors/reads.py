@@ -84,15 +84,23 @@ class Reads:
         return [next(fetched) if isinstance(row, Cold) else row for row in found]
 
     async def page(
-        self, version: Version, start: bytes, end: bytes, *, rows_max: int, forward: bool
+        self,
+        version: Version,
+        start: bytes,
+        end: bytes,
+        *,
+        rows_max: int,
+        bytes_max: int | None = None,
+        forward: bool,
     ) -> Page:
         """One page of the live rows with ``start <= row key < end`` at ``version``."""
+        limits = self.limits
         plan = self.engine.scan(
             version,
             start,
             end,
-            rows_max=min(rows_max, self.limits.page_rows_max),
-            bytes_max=self.limits.page_bytes_max,
+            rows_max=min(rows_max, limits.page_rows_max),
+            bytes_max=limits.page_bytes_max if bytes_max is None else bytes_max,
             forward=forward,
         )
         if plan.in_memory:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Self, assert_never
 
@@ -43,6 +42,7 @@ from exo_stream.protocol.messages import (
     Values,
 )
 from exo_stream.scan import Scan as StoreScan
+from exo_stream.scan import bounds
 from exo_stream.server.transport import RECEIVE_BYTES
 
 if TYPE_CHECKING:
@@ -55,42 +55,6 @@ _ROW_BYTES = 16
 """What a row takes on the wire beside its key and its value, at most."""
 
 
-class OpenScan:
-    """A scan that a client reads page by page."""
-
-    def __init__(self, scan: StoreScan, rows_max: int | None) -> None:
-        self.turn = trio.Lock()
-        self._scan = scan
-        self._left = rows_max
-        self._page: deque[Pair] = deque()
-        self._is_read = False
-
-    @property
-    def sequence(self) -> int:
-        """The sequence whose state it shows."""
-        return self._scan.sequence
-
-    async def next_rows(self, rows_max: int, bytes_max: int) -> tuple[tuple[Pair, ...], bool]:
-        """Some more rows, as many as a frame holds, and whether there may be others."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._page and not self._is_read and self._left != 0:
-            wanted = rows_max if self._left is None else min(rows_max, self._left)
-            page = await self._scan.next_page(wanted)
-            self._is_read = page is None
-            self._page.extend(page or ())
-        rows: list[Pair] = []
-        size = 0
-        while self._page and self._left != 0:
-            key, value = self._page[0]
-            size += len(key) + len(value) + _ROW_BYTES
-            if rows and size > bytes_max:
-                break
-            rows.append(self._page.popleft())
-            if self._left is not None:
-                self._left -= 1
-        return tuple(rows), self._left != 0 and bool(self._page or not self._is_read)
-
-
 class Answers:
     """Answers reads; each frame's in one task, its gets with one look at the table."""
 
@@ -98,7 +62,10 @@ class Answers:
         self._conversation = conversation
         self._platform = conversation.platform
         self._limits = conversation.limits
-        self._scans: dict[int, tuple[OpenScan, AsyncExitStack]] = {}
+        self._scans: dict[int, StoreScan] = {}
+        self._turn = trio.Lock()
+        """Held by the one scan that reads and sends a page: a client that asks for many and does
+        not read what it is sent would have them all held for it."""
 
     async def answer(self, asked: Sequence[Asked], done: Done) -> None:
         """Answer the reads of one frame, then call ``done``."""
@@ -123,10 +90,9 @@ class Answers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-            await trio.lowlevel.checkpoint()
-            for _id in tuple(self._scans):
-                await self._close_scan(_id)
+        for scan_id in tuple(self._scans):
+            self._close_scan(scan_id)
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _get(self, asked: Sequence[Get | GetMany]) -> None:
         """Answer gets that want the same sequence, all at one."""
@@ -219,7 +185,7 @@ class Answers:
             case ScanNext():
                 await self._next_rows(request.id, request.scan)
             case ScanClose():
-                await self._close_scan(request.scan)
+                self._close_scan(request.scan)
             case GetBatch():
                 await self._get_batch(request)
             case Info():
@@ -234,37 +200,45 @@ class Answers:
 
     async def _open_scan(self, request: Scan) -> None:
         await self._wait_visible(request.min_sequence, wait=request.wait)
-        stack = AsyncExitStack()
-        scan = self._platform.scan(request.start, request.end, forward=request.forward)
-        await stack.enter_async_context(scan)
-        self._scans[request.id] = (OpenScan(scan, request.limit), stack)
-        await self._next_rows(request.id, request.id)
+        sources = self._platform.sources
+        low, high = bounds(request.start, request.end)
+        scan = StoreScan(
+            sources.reads,
+            sources.snapshots,
+            low,
+            high,
+            forward=request.forward,
+            limit=request.limit,
+        )
+        async with self._turn:
+            rows = await scan.first_page(self._limits.frame_bytes_max)
+            if not scan.is_read:
+                self._scans[request.id] = scan
+            await self._send_rows(request.id, scan, rows)
 
     async def _next_rows(self, id_: int, scan_id: int) -> None:
-        if scan_id not in self._scans:
-            await trio.lowlevel.checkpoint()
-            raise InvalidRequestError(f"no scan {scan_id} is open")
-        scan, _ = self._scans[scan_id]
-        rows: tuple[Pair, ...] = ()
-        more = False
-        try:
-            async with scan.turn:
-                rows, more = await scan.next_rows(
-                    self._limits.page_rows_max, self._limits.frame_bytes_max
-                )
-        finally:
-            if not more:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                    await self._close_scan(scan_id)
-        await self._send_counted(
-            [Rows(id_, scan.sequence, rows, more)], sum(len(k) + len(v) for k, v in rows)
-        )
+        async with self._turn:
+            scan = self._scans.get(scan_id)
+            if scan is None:
+                raise InvalidRequestError(f"no scan {scan_id} is open")
+            is_over = True
+            try:
+                rows = await scan.next_page(self._limits.frame_bytes_max)
+                is_over = scan.is_read
+            finally:
+                if is_over:
+                    self._close_scan(scan_id)
+            await self._send_rows(id_, scan, rows or [])
 
-    async def _close_scan(self, scan_id: int) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if scan_id in self._scans:
-            _, stack = self._scans.pop(scan_id)
-            await stack.aclose()
+    async def _send_rows(self, id_: int, scan: StoreScan, rows: Sequence[Pair]) -> None:
+        size = sum(len(key) + len(value) for key, value in rows)
+        answer = Rows(id_, scan.sequence, tuple(rows), not scan.is_read)
+        await self._send_counted([answer], size)
+
+    def _close_scan(self, scan_id: int) -> None:
+        scan = self._scans.pop(scan_id, None)
+        if scan is not None:
+            scan.close()
 
     async def _get_batch(self, request: GetBatch) -> None:
         batch = await self._platform.get_batch(request.sequence)
