@@ -9,7 +9,12 @@ from typing import Self
 
 import trio
 
-from exo_stream.errors import OutcomeUnknownError, OverloadedError, PlatformClosedError
+from exo_stream.errors import (
+    ExoStreamError,
+    OutcomeUnknownError,
+    OverloadedError,
+    PlatformClosedError,
+)
 
 
 class BodyError:
@@ -66,7 +71,16 @@ def _causes(errors: Sequence[BaseException]) -> list[BaseException]:
     # A reader of a file that has failed is told to come back later: overloaded.
     echoes = PlatformClosedError | OutcomeUnknownError | OverloadedError
     others = [error for error in told if not isinstance(error, echoes)]
-    return [*others, *unknown[:1]] or told[:1] or [errors[0]]
+    return _unlike([*others, *unknown[:1]]) or told[:1] or [errors[0]]
+
+
+def _unlike(errors: Sequence[BaseException]) -> list[BaseException]:
+    """``errors`` without the twins of one that an actor stopped for and answered with."""
+    first: dict[object, BaseException] = {}
+    for error in errors:
+        is_ours = isinstance(error, ExoStreamError)
+        first.setdefault((type(error), error.args) if is_ours else id(error), error)
+    return list(first.values())
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from exo_stream.errors import (
+    CorruptionError,
     ExoStreamError,
     OutcomeUnknownError,
     OverloadedError,
@@ -41,6 +42,18 @@ async def test_what_the_body_raises_by_itself_leaves_as_it_is() -> None:
             async with trio.open_nursery():
                 with own:
                     raise OverloadedError("too many")
+
+
+async def test_the_answer_that_an_actor_stopped_for_leaves_once() -> None:
+    async def stop() -> None:
+        raise CorruptionError("a checksum does not hold")
+
+    with pytest.raises(CorruptionError):
+        with nursery_unseen() as own:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stop)
+                with own:
+                    raise CorruptionError("a checksum does not hold")
 
 
 async def test_two_real_errors_leave_as_a_group() -> None:

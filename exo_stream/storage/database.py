@@ -105,6 +105,14 @@ class Database:
         return self._log_appender
 
     @contextmanager
+    def reading(self) -> Iterator[Rows]:
+        """Queries of the writer, outside a transaction. Raises CorruptionError or StoreError."""
+        try:
+            yield Rows(self.con)
+        except duckdb.Error as error:
+            raise failures.of_read(error) from error
+
+    @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A transaction that is durable when the block is left.
 

@@ -49,13 +49,14 @@ class DuckDBEngine:
     def __init__(self, database: Database, *, limits: Limits, now: Callable[[], int]) -> None:
         self._database = database
         self._limits = limits
-        rows = Rows(database.con)
-        ends = batch_log.ends(rows)
-        blocks = manifest.load(rows)
-        self._last_committed_at = ends.last_committed_at
-        self._table = Table(limits, blocks=blocks, frontier=ends.folded_through, floor=1)
-        self._free_block_ids(rows, {block.id for block in blocks}, {block.run for block in blocks})
-        self._recover(rows, ends)
+        with database.reading() as rows:
+            ends = batch_log.ends(rows)
+            blocks = manifest.load(rows)
+            self._last_committed_at = ends.last_committed_at
+            self._table = Table(limits, blocks=blocks, frontier=ends.folded_through, floor=1)
+            runs = {block.run for block in blocks}
+            self._free_block_ids(rows, {block.id for block in blocks}, runs)
+            self._recover(rows, ends)
         self._upkeep = Upkeep(self._table, database, ends.oldest_row)
         self._store = InlineStore(self, limits, now)
 
@@ -121,9 +122,9 @@ class DuckDBEngine:
     def reopen(self) -> int:
         """[writer] Open the file again after "no space"; answer the last durable sequence."""
         self._database.reopen()
-        rows = Rows(self._database.con)
-        self._upkeep.reload(rows)
-        return batch_log.ends(rows).newest
+        with self._database.reading() as rows:
+            self._upkeep.reload(rows)
+            return batch_log.ends(rows).newest
 
     def install(self, group: Group) -> None:
         """[loop] Make a committed group visible."""
