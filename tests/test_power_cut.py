@@ -1,4 +1,4 @@
-"""A power cut loses nothing that was acknowledged, and tears nothing that was not."""
+"""A power cut loses nothing that was acknowledged, and tears nothing; rot is noticed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ async def test_the_end_of_the_log_may_be_on_the_disk_in_part(tmp_path: Path) -> 
     """It opens, or repair-wal opens it: with all that was acknowledged, and the last or not."""
     verdicts = await power_cut.torn_commits("power", tmp_path, STATES)
     assert set(verdicts) == {"sound", "repairable"}
+
+
+async def test_a_bit_that_flips_is_noticed_or_harms_nobody(tmp_path: Path) -> None:
+    """Never is a wrong value read, and never does anything but ``corruption`` come out."""
+    assert set(await power_cut.rotten("rot", tmp_path, STATES)) == {"noticed", "harmless"}
 
 
 async def test_a_log_that_does_not_open_can_be_repaired(tmp_path: Path) -> None:

@@ -181,6 +181,29 @@ async def opens(path: Path) -> bool:
         return False
 
 
+async def rotten(seed: str, folder: Path, count: int) -> list[str]:
+    """Flip a bit, here and there: it is noticed, or harms nobody; answer which it was."""
+    journal = Journal(seed, writers=2)
+    dice = random.Random(seed)
+    state, _ = await write(folder / "f", journal, 60, workload.LIMITS)
+    assert state.wal
+    found = []
+    for _ in range(count):
+        file, wal = bytearray(state.file), bytearray(state.wal)
+        victim = dice.choice((file, wal))
+        victim[dice.randrange(len(victim))] ^= 1 << dice.randrange(8)
+        rotted = State("a bit", bytes(file), bytes(wal))
+        is_sound = verifier.is_sound(put(rotted, folder / "cut"))
+        try:
+            await verifier.judge_contents(put(rotted, folder / "cut"), copy.deepcopy(journal))
+        except CorruptionError:
+            assert not is_sound, "verify must find what reading finds"
+            found.append("noticed")
+        else:
+            found.append("harmless")
+    return found
+
+
 async def torn_commits(seed: str, folder: Path, count: int) -> list[str]:
     """Judge states of a file whose last COMMIT had not returned; answer how each was opened."""
     journal = Journal(seed, writers=2)

@@ -43,16 +43,26 @@ async def judge(path: Path, journal: Journal) -> None:
     """
     if file_bytes(path):  # a child that was killed early has made none
         check_soundness(path)
+    await judge_contents(path, journal)
+    check_soundness(path)
+
+
+async def judge_contents(path: Path, journal: Journal) -> None:
+    """Hold what can be read of the file against the journal."""
     async with open_platform(path, limits=LIMITS) as store:
         await _judge_log(store, journal)
         await _judge_table(store, journal)
-    check_soundness(path)
 
 
 def check_soundness(path: Path) -> None:
     """``exo-stream verify`` finds nothing wrong."""
     report = verify(path)
     assert report.sound, report.findings
+
+
+def is_sound(path: Path) -> bool:
+    """Whether ``exo-stream verify`` finds nothing wrong."""
+    return verify(path).sound
 
 
 async def _judge_log(store: Platform, journal: Journal) -> None:
