@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,8 @@ def measure(rows: Sequence[Row], scale: Scale, folder: Path) -> list[Result]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write what was asked for."""
+    # So that whoever stops the bench stops the row as well, and removes its files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     asked = options(arguments)
     folder = asked.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -111,12 +111,12 @@ async def _write(platform: Platform, order: list[int]) -> None:
 
 async def _rest(platform: Platform) -> None:
     """Return when compaction has had nothing to do for a second."""
-    quiet, before = 0, (-1, -1, -1)
+    quiet, before = 0, (-1, -1, -1, -1)
     with trio.move_on_after(120):
         while quiet < 4:
             await trio.sleep(0.25)
             sizes = (await platform.info()).statistics
-            now = (sizes.blocks, sizes.folded_through, sizes.file_bytes)
+            now = (sizes.blocks, sizes.folded_through, sizes.file_bytes, sizes.wal_bytes)
             quiet, before = (quiet + 1 if now == before else 0), now
 
 
