@@ -20,6 +20,7 @@ from exo_stream.feed import SnapshotEnd, SnapshotPage
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, Entry
 from exo_stream.protocol import messages as m
+from exo_stream.protocol.failures import ERRORS
 from exo_stream.testing import connected
 from tests.pages import ROOT
 from tests.worlds import on_file
@@ -181,7 +182,14 @@ async def test_a_file_that_was_put_back_says_that_a_later_cursor_is_ahead(tmp_pa
     assert refused.value.frontier == 3
 
 
-# --- the page -------------------------------------------------------------------------------------
+# --- the pages ------------------------------------------------------------------------------------
+
+
+def test_operators_are_told_of_each_error_what_to_do() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|[^|]+\|( yes)? +\|[^|]+\|$", page, flags=re.MULTILINE)
+    told = {code: bool(again) for code, again in rows}
+    assert told == {error.code: error.retryable for error in ERRORS}
 
 
 def test_each_guarantee_names_the_tests_that_fail_when_it_is_broken() -> None:
