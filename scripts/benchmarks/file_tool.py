@@ -32,6 +32,8 @@ from exo_stream.cli.collector import collect_seldom
 COLD: Final = Limits(cache_bytes_max=1 << 20)
 """So small a cache that a key drawn from a large table is not in it."""
 
+REST_SECONDS_MAX: Final = 300
+
 BATCH: Final = 1_000
 ROW_BYTES: Final = 16 + 100
 """A key and its value."""
@@ -43,7 +45,7 @@ async def grow(path: Path, keys: int, reads: int) -> None:
     random.Random(1).shuffle(order)  # noqa: S311 - so that runs overlap and merging has work
     async with open_platform(path, limits=COLD) as platform:
         await _write(platform, order)
-        await _rest(platform)
+        rest_seconds = await _rest(platform)
         puts = await _times(lambda: platform.put_batch([(_key(0), load.VALUE)]), reads)
         warm = [_key(0)] * reads
         memory = await _times_of_keys(platform.get, warm)
@@ -64,6 +66,8 @@ async def grow(path: Path, keys: int, reads: int) -> None:
                 "get_memory_p50": load.quantile(memory, 0.5),
                 "get_cold_p50": load.quantile(cold, 0.5),
                 "range_cold_p50": load.quantile(ranges, 0.5),
+                "rest_seconds": rest_seconds,
+                "runs": sizes.runs,
                 "rss": rss,
                 "file": sizes.file_bytes + sizes.wal_bytes,
                 # Each key was written once: its row, and its place in the log.
@@ -109,15 +113,17 @@ async def _write(platform: Platform, order: list[int]) -> None:
             nursery.start_soon(producer)
 
 
-async def _rest(platform: Platform) -> None:
-    """Return when compaction has had nothing to do for a second."""
+async def _rest(platform: Platform) -> float:
+    """Wait until compaction has had nothing to do for a second; how long that took in seconds."""
+    start = perf_counter()
     quiet, before = 0, (-1, -1, -1, -1)
-    with trio.move_on_after(120):
+    with trio.move_on_after(REST_SECONDS_MAX):
         while quiet < 4:
             await trio.sleep(0.25)
             sizes = (await platform.info()).statistics
             now = (sizes.blocks, sizes.folded_through, sizes.file_bytes, sizes.wal_bytes)
             quiet, before = (quiet + 1 if now == before else 0), now
+    return perf_counter() - start
 
 
 async def _times(do: Callable[[], Awaitable[Any]], count: int) -> list[float]:

@@ -15,12 +15,14 @@ from benchmarks.row import Setting
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What one size of the table gave; times in milliseconds, sizes in bytes."""
+    """What one size of the table gave; times in milliseconds if nothing is said, sizes in bytes."""
 
     put_p50: float
     get_memory_p50: float
     get_cold_p50: float
     range_cold_p50: float
+    rest_seconds: float
+    runs: int
     rss: int
     file: int
     live: int
@@ -41,7 +43,8 @@ def measure(setting: Setting) -> Iterator[Result]:
     yield _at_most(f"range of 100 rows, cold, {keys}, p50", "ms", large.range_cold_p50, 3)
     yield _at_most(
         f"put p50, growth {growth}", "×", large.put_p50 / small.put_p50, 1.5,
-        f"{small.put_p50:.2f} → {large.put_p50:.2f} ms",
+        f"{small.put_p50:.2f} → {large.put_p50:.2f} ms; compaction came to rest after "
+        f"{large.rest_seconds:.0f} s, with {large.runs} runs",
     )  # fmt: skip
     yield _at_most(
         f"cold get p50, growth {growth}", "×", large.get_cold_p50 / small.get_cold_p50, 2,
