@@ -16,6 +16,7 @@ from exo_stream.nursery import nursery_unseen
 
 
 async def crash() -> None:
+    await trio.lowlevel.cancel_shielded_checkpoint()
     raise OutcomeUnknownError("the disk failed")
 
 
@@ -46,6 +47,7 @@ async def test_what_the_body_raises_by_itself_leaves_as_it_is() -> None:
 
 async def test_the_answer_that_an_actor_stopped_for_leaves_once() -> None:
     async def stop() -> None:
+        await trio.lowlevel.cancel_shielded_checkpoint()
         raise CorruptionError("a checksum does not hold")
 
     with pytest.raises(CorruptionError):

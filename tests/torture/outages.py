@@ -240,9 +240,12 @@ async def survive(seed: str, folder: Path, ordeal: Ordeal) -> list[Follower]:
             await nursery.start(outages.run, ordeal.kills)
             for follower in followers:
                 nursery.start_soon(follower.run)
-            async with connect(outages.url, patience=PATIENCE) as client:
+            async with (
+                connect(outages.url, patience=PATIENCE) as client,
+                trio.open_nursery() as pruners,
+            ):
                 if ordeal.keep is not None:
-                    nursery.start_soon(prune_often, client, outages, ordeal.keep)
+                    pruners.start_soon(prune_often, client, outages, ordeal.keep)
                 async with trio.open_nursery() as writers:
                     for writer in range(ordeal.writers):
                         writers.start_soon(write_all, client, outages, writer, ordeal.batches)
