@@ -8,10 +8,10 @@ that was not meant.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from io import BytesIO
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import cbor2
 
@@ -19,12 +19,19 @@ from exo_stream.errors import RemoteProtocolError
 from exo_stream.protocol import fields as sorts
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.fields import Sort
+from exo_stream.protocol.heads import holds_more_than
 from exo_stream.protocol.messages import DeliveredBatch, Message
+
+R = TypeVar("R")
 
 MESSAGES_MAX: Final = 4_096
 """Messages of one frame."""
 MAPS_MAX: Final = MESSAGES_MAX
 """Maps of one frame: an empty map is one byte on the wire and more than a hundred in memory."""
+ITEMS_MAX: Final = 6 * sorts.ENTRIES_MAX + 16 * MESSAGES_MAX
+"""Items of one frame, or of one body put together from parts: an entry to write is three, itself
+included, and its precondition three more. An array of an empty array is two bytes on the wire and
+more than sixty in memory."""
 DEPTH_MAX: Final = 8
 """Frame, message, batches, batch, entries, entry: six; nothing that is valid is deeper."""
 
@@ -127,10 +134,7 @@ def decode(frame: bytes, *, bytes_max: int) -> list[Message]:
     """
     if len(frame) > bytes_max:
         raise RemoteProtocolError(f"a frame of {len(frame)} bytes, where {bytes_max} are allowed")
-    items = _load(frame)
-    if type(items) is not tuple or not 0 < len(items) <= MESSAGES_MAX:
-        raise RemoteProtocolError(f"not an array of 1 to {MESSAGES_MAX} messages")
-    return [_from_wire(item) for item in items]
+    return _undisturbed(_read_messages, frame)
 
 
 def decode_batches(body: bytes) -> tuple[DeliveredBatch, ...]:
@@ -139,7 +143,7 @@ def decode_batches(body: bytes) -> tuple[DeliveredBatch, ...]:
     Raises RemoteProtocolError for anything else.
     """
     try:
-        return sorts.read_batches(_load(body))
+        return _undisturbed(_read_batches, body)
     except (TypeError, ValueError) as error:
         raise RemoteProtocolError(f"not batches: {error}") from None
 
@@ -151,6 +155,31 @@ def _to_wire(message: Message) -> list[object]:
     for name, sort in zip(_NAMES_OF_FIELDS[kind], shape.sorts, strict=True):
         wire.append(sort.write(getattr(message, name)))
     return wire
+
+
+def _undisturbed(read: Callable[[bytes], R], data: bytes) -> R:
+    """What ``read`` makes of ``data``, without a garbage collection in the middle.
+
+    It would find none, and walk all of what is being built again and again.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return read(data)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _read_batches(body: bytes) -> tuple[DeliveredBatch, ...]:
+    return sorts.read_batches(_load(body))
+
+
+def _read_messages(frame: bytes) -> list[Message]:
+    items = _load(frame)
+    if type(items) is not tuple or not 0 < len(items) <= MESSAGES_MAX:
+        raise RemoteProtocolError(f"not an array of 1 to {MESSAGES_MAX} messages")
+    return [_from_wire(item) for item in items]
 
 
 def _from_wire(item: Any) -> Message:
@@ -172,6 +201,9 @@ def _from_wire(item: Any) -> Message:
 
 def _load(data: bytes) -> Any:
     """The one CBOR item in ``data``, its arrays as tuples: half the memory, and faster."""
+    # An ordinary frame has fewer bytes than that.
+    if len(data) > ITEMS_MAX and holds_more_than(data, ITEMS_MAX):
+        raise RemoteProtocolError(f"more than {ITEMS_MAX} items in a frame")
     source = BytesIO(data)
     maps = 0
 
@@ -195,16 +227,10 @@ def _load(data: bytes) -> Any:
         allow_duplicate_keys=False,
         strict_hashable_types=True,
     )
-    # A collection in the middle finds no garbage, and walks all of a large frame again and again.
-    collects = gc.isenabled()
-    gc.disable()
     try:
         item = decoder.decode(immutable=True)
     except Exception as error:  # noqa: BLE001 - whatever a decoder does with hostile bytes
         raise RemoteProtocolError(f"not CBOR as we speak it: {error}"[:200]) from None
-    finally:
-        if collects:
-            gc.enable()
     if source.tell() != len(data) or source.read(1):
         raise RemoteProtocolError("bytes after the end of the frame")
     return item
