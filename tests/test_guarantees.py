@@ -199,3 +199,10 @@ def test_each_guarantee_names_the_tests_that_fail_when_it_is_broken() -> None:
     assert [int(promise.partition(".")[0]) for promise in promises] == list(range(1, 10))
     for promise in promises:
         assert re.search(r"`tests/test_\w+\.py::test_\w+`", promise), promise.splitlines()[0]
+
+
+def test_the_files_that_the_architecture_says_to_read_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)`", page.partition("## Where to begin reading")[2])
+    assert len(named) > 30
+    assert [name for name in named if not (ROOT / "exo_stream" / name).is_file()] == []
