@@ -33,7 +33,7 @@ class Budget:
         sign = "≥" if self.direction == "at least" else "≤"
         times = " ×" if self.of == "ratio" else ""
         goal = f" (goal {self.goal:,.10g}{times})" if self.goal is not None else ""
-        return f"{sign} {self.limit:,.4g}{times}{goal}"
+        return f"{sign} {round(self.limit, 2):,.10g}{times}{goal}"
 
 
 @dataclass(frozen=True, slots=True)
