@@ -364,6 +364,23 @@ async def test_a_job_that_fails_is_given_up_and_nothing_else(autojump_clock: Moc
         assert await platform.put_batch([(b"k", b"v")]) == 1
 
 
+async def test_a_job_that_always_fails_leaves_nobody_waiting_for_it(
+    autojump_clock: MockClock,
+) -> None:
+    """Neither a writer while both memtables are full, nor the end of the platform."""
+    engine = FaultyEngine()
+    engine.jobs += [failing(StoreError("injected")) for _ in range(1_000)]
+    with trio.fail_after(100):
+        async with in_memory(engine)() as platform, trio.open_nursery() as nursery:
+            engine.stuck = True
+            with pytest.raises(StoreError, match="injected"):
+                await platform.put_batch([(b"k", b"v")])
+            outcomes: Outcomes = {}
+            nursery.start_soon(told, outcomes, "put", put(platform, b"k"))
+            await wait_all_tasks_blocked()
+    assert type(outcomes["put"]) is StoreError
+
+
 async def test_a_job_without_space_closes_the_door_until_there_is_some(
     autojump_clock: MockClock,
 ) -> None:
@@ -412,7 +429,7 @@ async def test_a_floor_that_could_not_be_moved_is_told(
 async def test_work_asked_for_while_there_is_no_space_is_to_be_asked_again(
     autojump_clock: MockClock,
 ) -> None:
-    """It was planned on what the file was before it was opened again."""
+    """It is planned on what the file was, and nobody knows for how long there is none."""
     engine = FaultyEngine()
     async with in_memory(engine)() as platform:
         await put_one_by_one(platform, [b"a", b"b"])
@@ -424,9 +441,9 @@ async def test_work_asked_for_while_there_is_no_space_is_to_be_asked_again(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(told, outcomes, "prune", lambda: platform.prune_batch_log(2))
             await trio.sleep(3)
-            assert outcomes == {}
-            engine.full = False
-        assert type(outcomes["prune"]) is StoreError
+        assert type(outcomes["prune"]) is StoreFullError
+        engine.full = False
+        await trio.sleep(3)
         assert await platform.prune_batch_log(2) == 1
 
 

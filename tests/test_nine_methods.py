@@ -11,6 +11,7 @@ from exo_stream import Platform, Producer, Retention, open_platform
 from exo_stream.errors import (
     BatchEvictedError,
     InvalidRequestError,
+    LimitExceededError,
     StoreError,
     UnsupportedError,
 )
@@ -150,6 +151,36 @@ async def test_a_backend_that_fails_fails_its_caller_and_nothing_else(
         await platform.put_batch([(b"a", b"")])
     store.broken = False
     assert await platform.put_batch([(b"a", b"")]) == 10
+
+
+async def test_a_backend_with_rules_of_its_own_refuses_its_caller_and_nobody_else(
+    platform: Platform, store: NineMethods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_asked: object) -> int:
+        raise LimitExceededError("value_bytes_max", 3, 5)
+
+    assert await platform.put_batch([(b"a", b"")]) == 10
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "put_batch", refuse)
+        patched.setattr(store, "prune_batch_log", refuse)
+        with pytest.raises(LimitExceededError):
+            await platform.put_batch([(b"a", b"12345")])
+        with pytest.raises(LimitExceededError):
+            await platform.prune_batch_log(11)
+    assert await platform.put_batch([(b"a", b"")]) == 20
+
+
+async def test_what_is_written_is_not_refused_because_the_backend_then_falls_silent(
+    platform: Platform, store: NineMethods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fall_silent() -> int:
+        raise OSError("no route to host")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "current_sequence", fall_silent)
+        assert await platform.put_batch([(b"a", b"1")]) == 10
+        assert await platform.get(b"a", min_sequence=10) == b"1"
+    assert await platform.put_batch([(b"a", b"2")]) == 20
 
 
 @pytest.mark.parametrize("retention", [Retention(seconds_max=1), Retention(bytes_max=1)])

@@ -9,20 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
 import trio
 
 from exo_stream import producers
 from exo_stream.actors.mailbox import Bell, Mailbox
 from exo_stream.actors.orders import Decide, MoveFloor, Perform, Work
 from exo_stream.actors.reads import Reads
-from exo_stream.errors import ExoStreamError, PlatformClosedError, UnsupportedError
+from exo_stream.errors import (
+    ExoStreamError,
+    PlatformClosedError,
+    StoreFullError,
+    UnsupportedError,
+)
 from exo_stream.limits import Limits
+from exo_stream.logger import log
 from exo_stream.model import Keyspace, row_key
 from exo_stream.snapshots import Snapshots
 from exo_stream.storage.engine import Engine, Retention
-
-log = structlog.get_logger()
 
 TICK_SECONDS: Final = 1.0
 """How often retention, held snapshots and idleness are looked at."""
@@ -83,6 +86,8 @@ async def _run_next_job(means: Means, *, idle: bool) -> bool:
             pass
     except PlatformClosedError:
         raise
+    except StoreFullError:  # ingest says so, once; asked again every second
+        return False
     except ExoStreamError as error:  # ingest has rolled it back; it is planned anew
         log.warning("job abandoned", job=job.name, error=str(error))
         return False

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, assert_never
 
-import structlog
 import trio
 
 from exo_stream.actors.mailbox import Bell, Mailbox, Request
@@ -25,17 +24,15 @@ from exo_stream.errors import (
     OutcomeUnknownError,
     StoreError,
     StoreFullError,
-    UnsupportedError,
 )
 from exo_stream.frontier import Frontier
 from exo_stream.limits import Limits
+from exo_stream.logger import log
 from exo_stream.payload import EncodedBatch
 from exo_stream.snapshots import Snapshots
 from exo_stream.storage.engine import Engine, Group
 from exo_stream.storage.hop import Hop
 from exo_stream.tail import Tail
-
-log = structlog.get_logger()
 
 REOPEN_SECONDS: Final = 1.0
 """How often a file that ran out of space is tried again."""
@@ -123,13 +120,13 @@ async def _write(means: Means, requests: Sequence[Decide[Any]]) -> None:
             committed = await means.hop(partial(means.engine.commit, group))
         except StoreFullError:
             raise _SpaceRanOut(group, requests, verdicts) from None
-        except (StoreError, UnsupportedError) as error:
+        except (OutcomeUnknownError, CorruptionError) as error:
+            _refuse(requests, error)
+            raise
+        except ExoStreamError as error:  # a backend of somebody's own may object to anything
             log.warning("group refused", requests=len(requests), error=str(error))
             _refuse(requests, error)
             return
-        except OutcomeUnknownError as error:
-            _refuse(requests, error)
-            raise
         # From here to the last answer there is no checkpoint: what is durable is answered.
         _show(means, committed)
         batches = committed.batches
@@ -240,6 +237,9 @@ async def _perform(means: Means, piece: Perform) -> None:
     except ExoStreamError as error:
         log.warning("job failed", job=piece.job.name, error=str(error))
         piece.reply.fail(error)
+        if means.engine.backlogged:
+            # What waits for this job would wait for ever if it failed for ever.
+            _refuse_waiting(means, means.writes, StoreError(str(error)))
         return
     if done:
         piece.job.install()
@@ -262,12 +262,12 @@ async def _move_floor(means: Means, piece: MoveFloor) -> None:
     except StoreFullError:
         piece.reply.fail(OutcomeUnknownError("no space while the floor was moved"))
         raise _SpaceRanOut(Group([])) from None
-    except StoreError as error:
-        piece.reply.fail(error)
-        return
-    except OutcomeUnknownError as error:
+    except (OutcomeUnknownError, CorruptionError) as error:
         piece.reply.fail(error.again())
         raise
+    except ExoStreamError as error:
+        piece.reply.fail(error)
+        return
     _show(means, committed)
     evicted = committed.evicted
     piece.reply.set(floor - version.floor if evicted is None else evicted)
@@ -276,14 +276,17 @@ async def _move_floor(means: Means, piece: MoveFloor) -> None:
 async def _wait_for_space(means: Means, stop: _SpaceRanOut) -> None:
     """Open the file again, and tell what became of the group that met "no space".
 
-    Until that succeeds every write is refused, and nobody is told that one was durable: what a
+    Until that succeeds everything is refused, and nobody is told that one was durable: what a
     failed COMMIT left in the page cache is not, before a CHECKPOINT says so.
     """
     log.error("space ran out", batches=len(stop.group.batches))
     durable = await _reopen(means, stop.requests)
     if durable is None:
         return
-    _abandon_work(means)
+    # Jobs planned on what the file was before it was opened again must not touch it now: one
+    # would delete what turned out durable, or go on with what is about to be read anew.
+    reopened = StoreError("the file was opened again meanwhile; ask again")
+    _refuse_waiting(means, means.work, reopened)
     log.info("space came back", durable=durable)
     batches = stop.group.batches
     if batches and durable >= batches[-1].sequence:
@@ -292,16 +295,6 @@ async def _wait_for_space(means: Means, stop: _SpaceRanOut) -> None:
         await means.committed.send(batches)
     else:
         _refuse(stop.requests, StoreFullError("no space; nothing was kept"))
-
-
-def _abandon_work(means: Means) -> None:
-    """Jobs planned on what the file was before it was opened again must not touch it now: one
-    would delete what turned out durable, or go on with what is about to be read anew.
-    """
-    while pieces := means.work.take(
-        requests_max=means.limits.group_batches_max, bytes_max=means.limits.waiting_bytes_max
-    ):
-        _refuse(pieces, StoreError("the file was opened again meanwhile; ask again"))
 
 
 async def _reopen(means: Means, requests: Sequence[Decide[Any]]) -> int | None:
@@ -313,15 +306,17 @@ async def _reopen(means: Means, requests: Sequence[Decide[Any]]) -> int | None:
             _refuse(requests, OutcomeUnknownError("no space; whether it was kept is not known yet"))
         with trio.move_on_after(REOPEN_SECONDS):
             while True:
-                _refuse_waiting(means)
+                for mailbox in (means.writes, means.work):
+                    _refuse_waiting(means, mailbox, StoreFullError("there is no space for writes"))
                 if means.writes.closed:
                     return None
                 await means.writes.bell.wait()
 
 
-def _refuse_waiting(means: Means) -> None:
+def _refuse_waiting(means: Means, mailbox: Mailbox[Any], error: ExoStreamError) -> None:
+    """Refuse everything that waits in ``mailbox``."""
     limits = means.limits
-    while waiting := means.writes.take(
+    while waiting := mailbox.take(
         requests_max=limits.group_batches_max, bytes_max=limits.waiting_bytes_max
     ):
-        _refuse(waiting, StoreFullError("there is no space for writes"))
+        _refuse(waiting, error)

@@ -121,7 +121,13 @@ class TraitBackend:
         evicted = None
         if group.floor is not None:
             evicted = _call(partial(self._store.prune_batch_log, group.floor))
-        self._committed = self._look(max(self._version.floor, group.floor or 0))
+        floor = max(self._version.floor, group.floor or 0)
+        try:
+            self._committed = self._look(floor)
+        except StoreError:
+            # It is written, whether or not the backend can say more just now.
+            frontier = batches[-1].sequence if batches else self._version.frontier
+            self._committed = TraitVersion(frontier, floor)
         return Group(batches, floor=group.floor, evicted=evicted)
 
     def _write(self, batch: EncodedBatch) -> EncodedBatch:
