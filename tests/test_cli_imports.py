@@ -24,10 +24,13 @@ def loaded(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     ("statement", "left_alone"),
     [
-        ("import exo_stream", {"duckdb", "trio_websocket", "httptools", "psutil"}),
+        (
+            "import exo_stream",
+            {"duckdb", "trio_websocket", "httptools", "psutil", "structlog", "rich", "asyncio"},
+        ),
         ("import exo_stream.cli", {"duckdb", "trio_websocket", "httptools", "psutil"}),
         ("import exo_stream.cli.writes", {"duckdb", "httptools", "psutil"}),
-        ("from exo_stream import connect, Client", {"duckdb", "httptools", "psutil"}),
+        ("from exo_stream import connect, Client", {"duckdb", "httptools", "psutil", "rich"}),
     ],
 )
 def test_what_is_not_needed_is_not_imported(statement: str, left_alone: set[str]) -> None:

@@ -11,17 +11,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, assert_never
 
-import structlog
 import trio
 
 from exo_stream.actors.mailbox import Mailbox
 from exo_stream.actors.reads import Fetch, FindCutoff, FindTime, Read, ReadLog, Scan
 from exo_stream.errors import CorruptionError, ExoStreamError
 from exo_stream.limits import Limits
+from exo_stream.logger import log
 from exo_stream.storage.engine import Engine, Reader
 from exo_stream.storage.hop import Hop
-
-log = structlog.get_logger()
 
 
 async def run(mailbox: Mailbox[Read], engine: Engine, hop: Hop, limits: Limits) -> None:

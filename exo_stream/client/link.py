@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from secrets import token_bytes
 from typing import Final
 
-import structlog
 import trio
 
 from exo_stream.actors.mailbox import Bell
@@ -26,10 +25,9 @@ from exo_stream.errors import (
     UnavailableError,
 )
 from exo_stream.limits import MIB, Limits
+from exo_stream.logger import log
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.closing import Advice
-
-log = structlog.get_logger()
 
 FRAME_BYTES: Final = MIB
 """Requests that wait are put into one frame until it is about so large."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, cast
 
-import structlog
 import trio
 
 from exo_stream.errors import RemoteProtocolError
 from exo_stream.limits import Limits
+from exo_stream.logger import log
 from exo_stream.platform import Platform
 from exo_stream.protocol import closing
 from exo_stream.protocol.closing import Close, close_of
@@ -39,8 +39,6 @@ from exo_stream.server.budget import Budget
 from exo_stream.server.following import Encode, Following
 from exo_stream.server.websocket import WebSocket
 from exo_stream.server.writer import Writer
-
-log = structlog.get_logger()
 
 SERVER: Final = "exo-stream/0.1"
 

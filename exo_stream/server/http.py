@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-import structlog
 import trio
 
 from exo_stream.errors import ExoStreamError, LimitExceededError
+from exo_stream.logger import log
 from exo_stream.protocol.http import (
     EndOfBody,
     Head,
@@ -24,8 +24,6 @@ from exo_stream.server.port import Port
 from exo_stream.server.request import BodyWriter, Inbound, Request
 from exo_stream.server.routes import Answer, Streamed, Takeover
 from exo_stream.server.transport import Transport
-
-log = structlog.get_logger()
 
 _DRAIN_BYTES_MAX: Final = 65_536
 """So much of a body that nobody wanted is read to keep a connection; beyond it, it is closed."""

@@ -8,15 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-import structlog
 import trio
 
+from exo_stream.logger import log
 from exo_stream.protocol.http import problem, render
 from exo_stream.server.http import HttpConnection
 from exo_stream.server.port import Port
 from exo_stream.server.transport import Transport
-
-log = structlog.get_logger()
 
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE_SECONDS: Final = 0.1

@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Final
 
-import structlog
 import trio
 
 from exo_stream.limits import Limits
+from exo_stream.logger import log
 from exo_stream.protocol.origin import Visitors
 from exo_stream.server.budget import Budget
 from exo_stream.server.routes import Routes
 from exo_stream.server.transport import Transport
-
-log = structlog.get_logger()
 
 _PATIENCE_SECONDS: Final = 1
 """A peer that took nothing for so long may be cut when others wait for memory."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
-import structlog
 import trio
 
 from exo_stream.errors import InvalidRequestError, UnavailableError
+from exo_stream.logger import log
 from exo_stream.platform import Platform
 from exo_stream.protocol.closing import Close
 from exo_stream.protocol.http import RefusedError
@@ -26,8 +26,6 @@ from exo_stream.server.request import Request
 from exo_stream.server.routes import Answer, Takeover
 from exo_stream.server.transport import Transport
 from exo_stream.server.websocket import WebSocket, run_websocket
-
-log = structlog.get_logger()
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 4437

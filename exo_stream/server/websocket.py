@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, cast
 
-import structlog
 import trio
 from trio_websocket import (
     ConnectionClosed,
@@ -22,13 +21,12 @@ from trio_websocket import (
 
 from exo_stream.errors import OverloadedError
 from exo_stream.limits import Limits
+from exo_stream.logger import log
 from exo_stream.protocol import closing
 from exo_stream.protocol.closing import Close
 from exo_stream.protocol.scanner import CLOSE, PING, FrameScanner, ViolationError, close_frame
 from exo_stream.server.budget import Budget, Share
 from exo_stream.server.transport import RECEIVE_BYTES, Transport
-
-log = structlog.get_logger()
 
 _CODES_OF_LIBRARY: Final = frozenset({1002, 1007, 1009})
 """With these trio-websocket hangs up, and leaves it to us to say why."""

@@ -6,13 +6,11 @@ import secrets
 from pathlib import Path
 
 import duckdb
-import structlog
 
+from exo_stream.logger import log
 from exo_stream.storage import directory, failures, meta
 from exo_stream.storage.instance import attach
 from exo_stream.storage.schema import FORMAT, TABLES, VIEWS
-
-log = structlog.get_logger()
 
 
 def create(path: Path, *, memory_bytes: int) -> None:

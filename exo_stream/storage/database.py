@@ -14,7 +14,6 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import duckdb
-import structlog
 
 from exo_stream.errors import (
     ExoStreamError,
@@ -23,11 +22,10 @@ from exo_stream.errors import (
     StoreError,
     StoreFullError,
 )
+from exo_stream.logger import log
 from exo_stream.storage import creation, directory, failures, inspection, meta
 from exo_stream.storage.instance import attach, open_cursor
 from exo_stream.storage.lock_file import LockFile
-
-log = structlog.get_logger()
 
 _INTERRUPT_SECONDS: Final = 0.01
 """How long a reader is given to notice that the file is about to be opened anew."""

@@ -14,14 +14,11 @@ from enum import Enum
 from itertools import count
 from pathlib import Path
 
-import structlog
-
 from exo_stream.errors import CorruptionError, ForeignFileError
 from exo_stream.limits import Limits
+from exo_stream.logger import log
 from exo_stream.storage import directory, torn_checkpoint, wal
 from exo_stream.storage.lock_file import LockFile
-
-log = structlog.get_logger()
 
 
 class WalVerdict(Enum):

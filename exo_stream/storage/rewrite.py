@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import duckdb
-import structlog
 
 from exo_stream.errors import CorruptionError, ForeignFileError, InvalidRequestError
 from exo_stream.limits import MIB
+from exo_stream.logger import log
 from exo_stream.model import Row, row_key
 from exo_stream.storage import creation, directory, failures, inspection, manifest, meta
 from exo_stream.storage.block_check import check_sums
@@ -33,8 +33,6 @@ from exo_stream.storage.merge_plan import Slice, components, slices
 from exo_stream.storage.run import runs_of
 from exo_stream.storage.tiers import SUB_BLOCK_SIZE, compute_tier
 from exo_stream.storage.verify import verify
-
-log = structlog.get_logger()
 
 _WAL_BYTES_MAX: Final = 64 * MIB
 """How far the copy's own WAL grows before it is moved into the copy."""
