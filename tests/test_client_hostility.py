@@ -21,7 +21,8 @@ from tests.wire_examples import FROM_CLIENT, FROM_SERVER
 
 
 def with_id(message: Any, id_: int) -> m.Message:
-    return replace(message, id=id_) if hasattr(message, "id") else message
+    changed: m.Message = replace(message, id=id_) if hasattr(message, "id") else message
+    return changed
 
 
 anything = st.one_of(
