@@ -354,6 +354,33 @@ def test_a_file_that_failed_is_closed_as_it_is(path: Path, monkeypatch: pytest.M
     again.close()
 
 
+@pytest.mark.parametrize("finder", ["writer", "reader"])
+def test_a_file_that_contradicts_itself_is_closed_as_it_is(path: Path, finder: str) -> None:
+    """No CHECKPOINT writes over the evidence, and nothing calls the shutdown clean."""
+    db = open_database(path, memory_bytes=MEMORY)
+    with db.transaction() as con:
+        con.execute(
+            "INSERT INTO filters SELECT i, (hash(i)::VARCHAR)::BLOB, '' FROM range(50000) t(i)"
+        )
+    db.close()
+    content = bytearray(path.read_bytes())
+    content[3 * 4096 + len(content) // 2] ^= 1
+    path.write_bytes(content)
+    db = open_database(path, memory_bytes=MEMORY)
+    files = path, directory.beside(path, ".wal")
+    before = [each.read_bytes() for each in files]
+    query = "SELECT count(DISTINCT fences), bit_xor(block) FROM filters"
+    with pytest.raises(CorruptionError):
+        if finder == "writer":
+            with db.transaction() as con:
+                con.execute(query)
+        else:
+            with db.open_cursor().transaction() as rows:
+                rows.fetch(query)
+    db.close()
+    assert [each.read_bytes() for each in files] == before
+
+
 def test_a_stop_that_cannot_be_clean_says_so_and_lets_go(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

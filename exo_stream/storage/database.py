@@ -16,6 +16,7 @@ from typing import Any, Final
 import duckdb
 
 from exo_stream.errors import (
+    CorruptionError,
     ExoStreamError,
     OutcomeUnknownError,
     OverloadedError,
@@ -57,6 +58,8 @@ def open_database(path: str | os.PathLike[str], *, memory_bytes: int) -> Databas
 
 class Database:
     """An open file. After a failed COMMIT or CHECKPOINT it takes no transaction any more.
+    Whoever finds that it contradicts itself has it ``noting_damage``: from then on it is left
+    as it is.
 
     ``was_clean`` tells whether the last one to hold it closed it in order; ``free_bytes`` is
     what the file can still take in without growing, as of the last CHECKPOINT.
@@ -73,6 +76,7 @@ class Database:
         self._con: duckdb.DuckDBPyConnection | None = None
         self._log_appender: duckdb.Appender | None = None
         self._failure: StoreFullError | OutcomeUnknownError | None = None
+        self._is_damaged = False
         self._wal_is_named = False
         found = self._open()
         self.log_id: Final = found[meta.LOG_ID].decode()
@@ -105,10 +109,20 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Rows]:
         """Queries of the writer, outside a transaction. Raises CorruptionError or StoreError."""
+        with self.noting_damage():
+            try:
+                yield Rows(self.con)
+            except duckdb.Error as error:
+                raise failures.of_read(error) from error
+
+    @contextmanager
+    def noting_damage(self) -> Iterator[None]:
+        """Remember a CorruptionError that leaves the block: the file is evidence now."""
         try:
-            yield Rows(self.con)
-        except duckdb.Error as error:
-            raise failures.of_read(error) from error
+            yield
+        except CorruptionError:
+            self._is_damaged = True
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -116,20 +130,21 @@ class Database:
 
         Raises StoreError if a statement failed: nothing was kept, go on. Raises StoreFullError
         if COMMIT met "no space": ``reopen`` tells what was kept. Raises OutcomeUnknownError if
-        it failed otherwise: stop.
+        it failed otherwise, CorruptionError if the file contradicts itself: stop.
         """
         con = self.con
-        try:
-            con.execute("BEGIN TRANSACTION")
-            yield con
-        except duckdb.Error as error:
-            self._roll_back(con)
-            if failures.is_fatal(error):
-                raise self._give_up(failures.of_commit(error)) from error
-            raise failures.of_statement(error) from error
-        except BaseException:
-            self._roll_back(con)
-            raise
+        with self.noting_damage():
+            try:
+                con.execute("BEGIN TRANSACTION")
+                yield con
+            except duckdb.Error as error:
+                self._roll_back(con)
+                if failures.is_fatal(error):
+                    raise self._give_up(failures.of_commit(error)) from error
+                raise failures.of_statement(error) from error
+            except BaseException:
+                self._roll_back(con)
+                raise
         try:
             con.execute("COMMIT")
             if not self._wal_is_named:
@@ -210,9 +225,10 @@ class Database:
     def close(self) -> None:
         """CHECKPOINT, mark the shutdown as clean, let go of the file; never raises for trouble.
 
-        After a failed COMMIT the file is left exactly as the failure left it.
+        After a failed COMMIT the file is left exactly as the failure left it, and so is one that
+        was found to contradict itself.
         """
-        if self._failure is None and self._con is not None:
+        if self._failure is None and self._con is not None and not self._is_damaged:
             try:
                 with self.transaction() as con:
                     meta.write_number(con, meta.CLEAN, 1)
@@ -329,6 +345,13 @@ class ReadCursor:
         self._token.get()
         self._interrupted = False
         try:
+            with self._database.noting_damage():
+                yield from self._read_only()
+        finally:
+            self._token.put(None)
+
+    def _read_only(self) -> Iterator[Rows]:
+        try:
             if self._con is None:
                 self._con = self._database.connect()
             self._con.execute("BEGIN TRANSACTION READ ONLY")
@@ -339,8 +362,6 @@ class ReadCursor:
                     self._con.execute("ROLLBACK")
         except duckdb.Error as error:
             raise failures.of_read(error) from error
-        finally:
-            self._token.put(None)
 
     def interrupt(self) -> None:
         """Stop the transaction that is running now, from any thread."""

@@ -23,6 +23,8 @@ from exo_stream.errors import (
 
 _NO_SPACE: Final = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
+_ROTTEN: Final = "a block of the file does not match its checksum"
+
 
 def is_no_space(error: BaseException) -> bool:
     """Whether a disk, a quota or a limit on file sizes is exhausted; DuckDB hands on no errno."""
@@ -39,8 +41,10 @@ def is_refused_checkpoint(error: duckdb.Error) -> bool:
     return "Cannot CHECKPOINT" in str(error)
 
 
-def of_statement(error: duckdb.Error) -> StoreError:
+def of_statement(error: duckdb.Error) -> StoreError | CorruptionError:
     """A statement before COMMIT failed: the transaction is rolled back, nothing was kept."""
+    if is_corrupt(error):
+        return CorruptionError(_ROTTEN)
     return StoreError(f"the database refused the write ({type(error).__name__})")
 
 
@@ -59,7 +63,7 @@ def of_read(error: duckdb.Error) -> ExoStreamError:
         # The writer has met it too: either the file is opened again, or the platform stops.
         return OverloadedError("the file has failed and cannot be read for now")
     if is_corrupt(error):
-        return CorruptionError("a block of the file does not match its checksum")
+        return CorruptionError(_ROTTEN)
     return StoreError(f"the database refused the query ({type(error).__name__})")
 
 
