@@ -1,4 +1,4 @@
-"""The guarantees of docs/guarantees.md that no one module keeps, and that each names its tests."""
+"""The guarantees that no one module keeps, and that the pages which tell of them are true."""
 
 from __future__ import annotations
 
@@ -206,3 +206,10 @@ def test_the_files_that_the_architecture_says_to_read_are_there() -> None:
     named = re.findall(r"`([\w/]+\.py)`", page.partition("## Where to begin reading")[2])
     assert len(named) > 30
     assert [name for name in named if not (ROOT / "exo_stream" / name).is_file()] == []
+
+
+def test_every_decision_is_in_the_index_by_its_title() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    for decision in sorted((ROOT / "docs" / "decisions").glob("*.md")):
+        title = decision.read_text().partition("\n")[0].removeprefix("# ")
+        assert f"- [{title}](decisions/{decision.name})" in index
