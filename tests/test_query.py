@@ -11,6 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream.actors import query
+from exo_stream.actors.query import TURN_KEYS_MAX
+from exo_stream.actors.reads import FETCH_KEYS_MAX
 from exo_stream.errors import (
     CorruptionError,
     OverloadedError,
@@ -121,6 +123,49 @@ async def test_gets_that_come_together_become_one_query() -> None:
         assert [len(keys) for keys in engine.fetched] == [4]
 
 
+async def test_others_get_their_turn_between_the_keys_of_whoever_wants_many() -> None:
+    engine, hop = ColdEngine(), SlowHop()
+    keys = [b"%05d" % number for number in range(3 * FETCH_KEYS_MAX)]
+    engine.chill(b"one", *keys)
+    async with in_memory(engine)(hop=hop) as platform:
+        await platform.put_batch([(key, key) for key in (b"one", *keys)])
+        hop.go = trio.Event()
+        order: list[str] = []
+
+        async def get_many() -> None:
+            wanted = [*reversed(keys), *keys]
+            assert await platform.get_many(wanted) == [(key, key) for key in wanted]
+            order.append("many")
+
+        async def get_one_and_decide() -> None:
+            await platform.write(puts=[(b"one", b"")], require={b"one": "present"})
+            order.append("one")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(get_many)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(get_one_and_decide)
+            await wait_all_tasks_blocked()
+            hop.go.set()
+    assert order == ["one", "many"]
+    assert [len(part) for part in engine.fetched] == [FETCH_KEYS_MAX, 1, *[FETCH_KEYS_MAX] * 2]
+
+
+async def test_one_turn_of_the_thread_is_bounded_however_many_come_together() -> None:
+    engine, hop = ColdEngine(), SlowHop()
+    keys = [b"%05d" % number for number in range(FETCH_KEYS_MAX)]
+    engine.chill(*keys)
+    async with in_memory(engine)(hop=hop) as platform, trio.open_nursery() as nursery:
+        await platform.put_batch([(key, key) for key in keys])
+        hop.go = trio.Event()
+        for _ in range(20):
+            nursery.start_soon(platform.get_many, keys)
+        await wait_all_tasks_blocked()
+        hop.go.set()
+    assert sum(len(part) for part in engine.fetched) == 20 * FETCH_KEYS_MAX
+    assert max(len(part) for part in engine.fetched) == TURN_KEYS_MAX
+
+
 async def test_what_is_in_memory_is_not_asked_for_again() -> None:
     engine = ColdEngine()
     async with in_memory(engine)() as platform:
@@ -133,7 +178,7 @@ async def test_what_is_in_memory_is_not_asked_for_again() -> None:
             (b"never", None),
             (b"b", b"value of b"),
         ]
-        assert engine.fetched == [[row_key(0, b"b")] * 2]
+        assert engine.fetched == [[row_key(0, b"b")]]
 
 
 async def test_pages_and_the_log_are_read_by_the_reader_too() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import trio
 
@@ -21,21 +21,26 @@ from exo_stream.logger import log
 from exo_stream.storage.engine import Engine, Reader
 from exo_stream.storage.hop import Hop
 
+TURN_KEYS_MAX: Final = 1_024
+"""Keys fetched together: one deadline is for all of them, and pages wait meanwhile."""
+
 
 async def run(mailbox: Mailbox[Read], engine: Engine, hop: Hop, limits: Limits) -> None:
     """Serve reads until the mailbox closes; those that come together cross the thread together.
 
-    Gets go first: one page at a time is read between them, however many are wanted. A file that
+    A turn is a bounded number of gets, then one page, however many are wanted. A file that
     contradicts itself is told to whoever met it, and stops the platform.
     """
     reader = engine.open_reader()
+    gets: deque[Fetch] = deque()
     pages: deque[Read] = deque()
     with mailbox.serving():
-        while not mailbox.closed or len(mailbox) or pages:
+        while not mailbox.closed or len(mailbox) or gets or pages:
             reads = mailbox.take(requests_max=limits.page_rows_max, bytes_max=limits.page_bytes_max)
             _hold(engine, reads)
-            fetches = [read for read in reads if isinstance(read, Fetch)]
+            gets.extend(read for read in reads if isinstance(read, Fetch))
             pages.extend(read for read in reads if not isinstance(read, Fetch))
+            fetches = _take_some(gets)
             if fetches:
                 await _bounded(reader, hop, partial(_fetch, reader, fetches), limits)
                 _let_go(engine, fetches)
@@ -60,6 +65,16 @@ def _let_go(engine: Engine, reads: Sequence[Read]) -> None:
     for read in reads:
         if isinstance(read, Fetch | Scan):
             engine.unpin(read.version)
+
+
+def _take_some(gets: deque[Fetch]) -> list[Fetch]:
+    """The next gets, as many as one turn of the thread is for."""
+    taken: list[Fetch] = []
+    keys = 0
+    while gets and (not taken or keys + len(gets[0].keys) <= TURN_KEYS_MAX):
+        taken.append(gets.popleft())
+        keys += len(taken[-1].keys)
+    return taken
 
 
 def _take_equal(pages: deque[Read]) -> list[Read]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -12,6 +13,9 @@ from exo_stream.limits import Limits
 from exo_stream.model import Row
 from exo_stream.payload import EncodedBatch
 from exo_stream.storage.engine import Cold, Engine, Page, Retention, ScanPlan, Version
+
+FETCH_KEYS_MAX: Final = 256
+"""Keys that one asker looks up at a time: between them others get their turn, ingest included."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,17 +75,24 @@ class Reads:
     async def rows(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:
         """The row of each row key at ``version``; tombstones are rows."""
         found = [self.engine.lookup(version, key) for key in keys]
-        cold = [key for key, row in zip(keys, found, strict=True) if isinstance(row, Cold)]
+        cold = {key for key, row in zip(keys, found, strict=True) if isinstance(row, Cold)}
         if not cold:
             await self._yield_now_and_then()
             return [row for row in found if not isinstance(row, Cold)]
+        fetched: dict[bytes, Row | None] = {}
+        wanted = sorted(cold)  # neighbours share sub-blocks
         self.engine.pin(version)
         try:
-            rows = await self._near.ask(Fetch(version, cold))
+            for start in range(0, len(wanted), FETCH_KEYS_MAX):
+                part = wanted[start : start + FETCH_KEYS_MAX]
+                rows = await self._near.ask(Fetch(version, part))
+                fetched.update(zip(part, rows, strict=True))
         finally:
             self.engine.unpin(version)
-        fetched = iter(rows)
-        return [next(fetched) if isinstance(row, Cold) else row for row in found]
+        return [
+            fetched[key] if isinstance(row, Cold) else row
+            for key, row in zip(keys, found, strict=True)
+        ]
 
     async def page(
         self,
