@@ -42,7 +42,7 @@ class Follower(Protocol):
     def deliver(self, message: m.Delivery, frame_bytes: int) -> None:
         """Something came under an id it has, or had."""
 
-    def failed(self, failure: m.Failure) -> None:
+    def failed(self, id_: int, error: ExoStreamError) -> None:
         """The server has ended a subscription it has, or had."""
 
     def lost(self) -> None:
@@ -239,12 +239,14 @@ class Connection:
         if failure.code == CLOSED_BY_SERVER:
             self.end(Advice.BACK_OFF, failure.message)
             return
+        # First of all: it raises if the failure is none, and then nobody has been told yet.
+        error = error_of(failure)
         self.answered = True
         feed = self.feeds.pop(failure.id, None)
         if feed is not None:
-            feed.failed(failure)
+            feed.failed(failure.id, error)
         else:
-            self.calls.pop(failure.id).fail(error_of(failure))
+            self.calls.pop(failure.id).fail(error)
 
     def _hear_part(self, call: Call, part: m.Part) -> None:
         if call.assembly is None:

@@ -14,7 +14,6 @@ from exo_stream.errors import ExoStreamError
 from exo_stream.feed import FeedMessage, SnapshotPage
 from exo_stream.model import Batch, Cursor
 from exo_stream.protocol import messages as m
-from exo_stream.protocol.failures import error_of
 from exo_stream.selectors import Selector
 from exo_stream.starts import After, Start
 
@@ -163,11 +162,11 @@ class RemoteFeed:
             self._inbox.push(message, frame_bytes)
             self._changed.set()
 
-    def failed(self, failure: m.Failure) -> None:
+    def failed(self, id_: int, error: ExoStreamError) -> None:
         """The server has ended a subscription it has, or had."""
-        if failure.id == self._id and self._phase in {_Phase.ASKED, _Phase.LIVE}:
+        if id_ == self._id and self._phase in {_Phase.ASKED, _Phase.LIVE}:
             self._link.forget(self)
-            self.fail(error_of(failure))
+            self.fail(error)
 
     def lost(self) -> None:
         """The connection is over."""
