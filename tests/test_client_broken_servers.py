@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from exo_stream.errors import OutcomeUnknownError, UnavailableError
 from exo_stream.model import Cursor
 from exo_stream.protocol import messages as m
 from tests.network import Puppet, connected_over, network_of, puppets
@@ -58,3 +59,51 @@ async def test_a_feed_whose_error_makes_no_sense_goes_on(clock: MockClock) -> No
                 batch: Any = await anext(feed)
 
     assert batch.cursor == Cursor(CURSOR.log_id, BATCH.sequence)
+
+
+async def test_a_server_that_breaks_the_protocol_every_time_is_given_up(clock: MockClock) -> None:
+    async def answers_and_babbles(puppet: Puppet) -> None:
+        subscribe = await puppet.hear(m.Subscribe)
+        await puppet.say(m.Subscribed(subscribe.id, CURSOR), m.Snapshot(subscribe.id, ()))
+
+    async with network_of(puppets(playing(answers_and_babbles))) as network:
+        async with connected_over(network, attempts_max=4) as client, client.subscribe() as feed:
+            with trio.fail_after(600):
+                with pytest.raises(UnavailableError, match="a page without a snapshot"):
+                    await anext(feed)
+
+        assert len(network.cables) == 4
+
+
+async def test_one_that_breaks_it_now_and_then_is_not(clock: MockClock) -> None:
+    async def answers_and_babbles_later(puppet: Puppet) -> None:
+        get = await puppet.hear(m.Get)
+        await puppet.say(m.Value(get.id, 9, 1, b"v"))
+        await trio.sleep(100)
+        await puppet.websocket.send_message(b"nonsense")
+
+    async with network_of(puppets(playing(answers_and_babbles_later))) as network:
+        async with connected_over(network, attempts_max=2) as client:
+            for _ in range(5):
+                assert await client.get(b"k") == b"v"
+                await trio.sleep(110)
+
+        assert len(network.cables) == 5
+
+
+async def test_a_call_that_kills_every_connection_is_told_though_others_are_answered(
+    clock: MockClock,
+) -> None:
+    async def dies_of_a_write(puppet: Puppet) -> None:
+        subscribe = await puppet.hear(m.Subscribe)
+        await puppet.say(m.Subscribed(subscribe.id, CURSOR))
+        await puppet.hear(m.Write)
+        await trio.aclose_forcefully(puppet.websocket._stream)
+
+    async with network_of(puppets(playing(dies_of_a_write))) as network:
+        async with connected_over(network, attempts_max=4) as client, client.subscribe():
+            with trio.fail_after(600):
+                with pytest.raises(OutcomeUnknownError, match="connection after connection, 4"):
+                    await client.put_batch([(b"k", b"v")])
+
+        assert len(network.cables) <= 5

@@ -28,8 +28,8 @@ class Call:
 
     A ``NUMBERED`` call gets its producer's number when it is first sent, and keeps it.
     ``connection`` is the number of the connection it was last sent on, for a ``NEVER`` call the
-    only one it is good for; ``numbering`` is what gave the producer's number, and is told when
-    the call is settled.
+    only one it is good for; ``losses`` says how many were lost before they answered it;
+    ``numbering`` is what gave the producer's number, and is told when the call is settled.
     """
 
     __slots__ = (
@@ -39,6 +39,7 @@ class Call:
         "assembly",
         "build",
         "connection",
+        "losses",
         "numbering",
         "producer",
         "retry",
@@ -62,6 +63,7 @@ class Call:
         self.connection = connection
         self.sent = False
         self.abandoned = False
+        self.losses = 0
         self.assembly: Assembly | None = None
         self.numbering: Numbering | None = None
         self._outcome: outcome.Outcome[Reply] | None = None

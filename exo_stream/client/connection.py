@@ -84,7 +84,7 @@ class Connection:
         self.leaving = False
         self.ending: Ending | None = None
         self.welcome: m.Welcome | None = None
-        self.heard_at = trio.current_time()
+        self.begun_at = self.heard_at = trio.current_time()
         self._websocket = websocket
         self._session = Session(Role.CLIENT, limits)
         self._limits = limits

@@ -175,11 +175,21 @@ class Link:
             return
         log.info("connection lost", server=str(self._address), reason=ending.reason)
         self._lost_at = trio.current_time()
-        self._attempt = 0 if connection.answered else self._attempt + 1
+        self._attempt = 0 if self._was_worth_it(connection, ending) else self._attempt + 1
         if ending.advice is Advice.STOP:
             self._give_up(ending.reason)
         else:
             self._lose_patience(ending.reason)
+
+    def _was_worth_it(self, connection: Connection, ending: Ending) -> bool:
+        """Whether the next connection is a first attempt: this one brought something.
+
+        A server that answers, but breaks the protocol or hangs up as a last resort soon after,
+        would do so on every connection.
+        """
+        if ending.advice is Advice.BACK_OFF:
+            return trio.current_time() - connection.begun_at >= self.patience.outage_seconds_max
+        return connection.answered
 
     async def _come_back(self) -> None:
         """One more attempt, as soon as anybody wants it, after a pause."""
@@ -209,14 +219,17 @@ class Link:
         self._attempt = 0
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
-            if call.sent and call.retry is Retry.NUMBERED:
-                call.fail(OutcomeUnknownError(f"the write may have taken effect: {reason}"))
-            else:
-                call.fail(UnavailableError(reason))
+            self._disappoint(call, reason)
         feeds, self._feeds = self._feeds, {}
         self._unsubscribed.clear()
         for feed in feeds:
             feed.fail(UnavailableError(reason))
+
+    def _disappoint(self, call: Call, reason: str) -> None:
+        if call.sent and call.retry is Retry.NUMBERED:
+            call.fail(OutcomeUnknownError(f"the write may have taken effect: {reason}"))
+        else:
+            call.fail(UnavailableError(reason))
 
     # --- one connection -----------------------------------------------------------------------
 
@@ -284,12 +297,17 @@ class Link:
         """Take over from a connection that is lost what must go on."""
         again: list[Call] = []
         for call in connection.calls.values():
+            call.losses += 1
             if call.abandoned:
                 call.release()
             elif call.retry is Retry.NEVER:
                 call.fail(
                     SnapshotExpiredError("the snapshot went with the connection; begin again")
                 )
+            elif call.losses >= self.patience.attempts_max:
+                # It may be what kills them, while others are answered.
+                reason = connection.ending.reason if connection.ending else "it was lost"
+                self._disappoint(call, f"connection after connection, {call.losses} now: {reason}")
             else:
                 call.assembly = None
                 again.append(call)

@@ -10,7 +10,8 @@ class Patience:
     """The bounds of one client's reconnecting, and of what its feeds may hold."""
 
     attempts_max: int = 20
-    """Connections tried in a row, without one that brought anything, before callers are told."""
+    """Connections tried in a row, without one that brought anything, before callers are told; and
+    connections lost under one call before its caller is, whatever they brought to others."""
     outage_seconds_max: float = 60
     """The same in time: no attempt begins later than this after the connection was lost."""
     pause_seconds_min: float = 0.1
