@@ -22,6 +22,9 @@ from exo_stream.protocol.session import Role, Session, State
 CLOSED_BY_SERVER: Final = "platform_closed"
 """The code of an answer that is none: the server stops, and a retry elsewhere or later tells."""
 
+NOTES_HELD_MAX: Final = 8_192
+"""What waits to be said beside requests, before a server that pings is thought to be mad."""
+
 
 class Ending(NamedTuple):
     """Why a connection is over."""
@@ -212,7 +215,7 @@ class Connection:
             case m.Failure():
                 self._hear_failure(message)
             case m.Ping(nonce=nonce):
-                self.note(m.Pong(nonce))
+                self._answer_ping(nonce)
             case m.GoAway(after_seconds=seconds, reason=reason):
                 self.leaving = True
                 self._scope.deadline = trio.current_time() + seconds + self._limits.ping_seconds
@@ -231,6 +234,11 @@ class Connection:
                 self.feeds[message.id].deliver(message, frame_bytes)
             case _:
                 pass
+
+    def _answer_ping(self, nonce: int) -> None:
+        if len(self.notes) >= NOTES_HELD_MAX:
+            raise RemoteProtocolError("more pings than it takes answers to")
+        self.note(m.Pong(nonce))
 
     def _hear_failure(self, failure: m.Failure) -> None:
         if not failure.id:

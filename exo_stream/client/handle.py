@@ -87,7 +87,8 @@ class Client:
         required = checked_requirements(require)
         if producer is not None:
             producer.check()
-        size = sum([len(key) + len(value) for key, value in pairs]) + sum(map(len, keys))
+        size = sum([len(key) + len(value) for key, value in pairs])
+        size += sum(map(len, keys)) + sum(map(len, required))
         call = Call(
             lambda id_, numbered: m.Write(id_, pairs, keys, required, numbered),
             retry=Retry.NUMBERED,

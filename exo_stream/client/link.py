@@ -31,6 +31,10 @@ from exo_stream.protocol.closing import Advice
 
 FRAME_BYTES: Final = MIB
 """Requests that wait are put into one frame until it is about so large."""
+MESSAGE_BYTES: Final = 512
+"""What a message takes in a frame beside the keys and values of a call, at most."""
+NOTES_MAX: Final = 1_024
+"""What a frame holds beside requests."""
 PRODUCER_ID_BYTES: Final = 16
 
 
@@ -246,10 +250,11 @@ class Link:
 
     def _next_messages(self, connection: Connection) -> list[m.Message]:
         """All that can be said now, in one frame."""
-        messages, connection.notes = connection.notes, []
+        messages, connection.notes = connection.notes[:NOTES_MAX], connection.notes[NOTES_MAX:]
         if connection.leaving:
             return messages
         room = connection.room
+        bytes_max = connection.announced("message_bytes_max", self.limits.message_bytes_max)
         while self._unsubscribed and room > 0:
             feed = next(iter(self._unsubscribed))
             del self._unsubscribed[feed]
@@ -257,28 +262,31 @@ class Link:
             connection.feeds[id_] = feed
             messages.append(feed.subscribe(id_))
             room -= 1
-        size = 0
-        while self._waiting and room > 0 and size < FRAME_BYTES:
-            if size and size + self._waiting[0].size > FRAME_BYTES:
+        size = MESSAGE_BYTES * len(messages)
+        bound = bytes_max
+        while self._waiting and room > 0:
+            # The first call may need all that the server takes; those behind it fill a frame up.
+            if size and size + MESSAGE_BYTES + self._waiting[0].size > bound:
                 break
             if self._waiting[0].needs_number and self._numbering.is_exhausted:
                 break
             call = self._waiting.popleft()
-            request = self._request(call, connection)
+            request = self._request(call, connection, bytes_max)
             if request is not None:
                 messages.append(request)
-                size += call.size
+                size += MESSAGE_BYTES + call.size
+                bound = min(FRAME_BYTES, bytes_max)
                 room -= 1
         return messages
 
-    def _request(self, call: Call, connection: Connection) -> m.Request | None:
+    def _request(self, call: Call, connection: Connection, bytes_max: int) -> m.Request | None:
         """What to send for ``call``; None if it has failed before it could be sent."""
         if call.retry is Retry.NEVER and call.connection != connection.number:
             call.fail(SnapshotExpiredError("the snapshot went with the connection; begin again"))
             return None
-        bytes_max = connection.announced("message_bytes_max", self.limits.message_bytes_max)
-        if call.size > bytes_max:
-            call.fail(LimitExceededError("message_bytes_max", bytes_max, call.size))
+        if MESSAGE_BYTES + call.size > bytes_max:
+            size = MESSAGE_BYTES + call.size
+            call.fail(LimitExceededError("message_bytes_max", bytes_max, size))
             return None
         if call.needs_number:
             call.number(self._numbering)

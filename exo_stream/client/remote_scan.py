@@ -33,7 +33,8 @@ class RemoteScan:
     ) -> None:
         self._link = link
         self._first = Call(
-            lambda id_, _: m.Scan(id_, start, end, limit, forward, min_sequence, wait)
+            lambda id_, _: m.Scan(id_, start, end, limit, forward, min_sequence, wait),
+            size=len(start) + len(end),
         )
         self._page: deque[tuple[bytes, bytes]] = deque()
         self._rows: m.Rows | None = None
