@@ -228,6 +228,8 @@ class Platform:
             raise InvalidRequestError("a limit is a number from 0 on")
         version = await self._version(min_sequence, wait=wait)
         pairs: list[tuple[bytes, bytes]] = []
+        if not limit:
+            await trio.lowlevel.checkpoint()
         self._engine.pin(version)
         try:
             while len(pairs) < limit:

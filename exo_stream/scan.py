@@ -82,7 +82,7 @@ class Scan:
         self._version = version = engine.version
         engine.pin(version)
         try:
-            pairs = await self._read(version, bytes_max)
+            pairs = await self._read(bytes_max)
             if not self.is_read:
                 self._keep(self._snapshots.hold(version))
         finally:
@@ -123,16 +123,14 @@ class Scan:
         if self.is_read:
             await trio.lowlevel.checkpoint()
             return None
-        assert self._snapshot is not None
-        version = self._snapshot.check()
-        return await self._read(version, bytes_max or self._reads.limits.page_bytes_max) or None
+        return await self._read(bytes_max or self._reads.limits.page_bytes_max) or None
 
-    async def _read(self, version: Version, bytes_max: int) -> list[Pair]:
+    async def _read(self, bytes_max: int) -> list[Pair]:
         """The next pairs. None at all are the end: what is deleted is not a page."""
         rows_max = self._reads.limits.page_rows_max
         while not self.is_read:
             page = await self._reads.page(
-                version,
+                self._held_version(),
                 self._low,
                 self._high,
                 rows_max=rows_max if self._left is None else min(rows_max, self._left),
@@ -144,6 +142,11 @@ class Scan:
                 return pairs
         await trio.lowlevel.checkpoint()
         return []
+
+    def _held_version(self) -> Version:
+        """What is read, checked before every page: a long range of deleted keys is many."""
+        assert self._version is not None
+        return self._version if self._snapshot is None else self._snapshot.check()
 
     def _take(self, page: Page, bytes_max: int) -> list[Pair]:
         """The pairs of a page that fit; the next page begins behind them."""

@@ -6,7 +6,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trio.testing import MockClock
+from trio.testing import MockClock, assert_checkpoints
 
 from exo_stream.errors import InvalidRequestError, SnapshotExpiredError
 from exo_stream.limits import Limits
@@ -68,6 +68,24 @@ async def test_a_scan_read_too_slowly_expires(autojump_clock: MockClock) -> None
             await trio.sleep(12)
             with pytest.raises(SnapshotExpiredError):
                 await anext(scan)
+
+
+async def test_a_scan_that_expires_amid_deleted_keys_says_so() -> None:
+    """One step over them is many pages, and other writes come between."""
+    async with in_memory()(limits=Limits(page_rows_max=1)) as platform:
+        keys = [b"%04d" % number for number in range(2_000)]
+        await platform.put_batch([(key, b"") for key in keys])
+        await platform.delete_batch(keys)
+        async with platform.scan() as rows, trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                with pytest.raises(SnapshotExpiredError):
+                    await rows.next_page(1)
+
+            nursery.start_soon(read)
+            await trio.lowlevel.checkpoint()
+            rows.close()
+            await platform.put_batch([(b"a", b"")])
 
 
 async def test_bounds_that_cannot_be_are_refused_before_anything_is_held() -> None:
@@ -152,3 +170,9 @@ async def test_a_first_page_that_nobody_waits_for_holds_nothing() -> None:
         scan.close()
         assert sources.snapshots.floors() == []
         assert engine._pins.frontiers == []
+
+
+async def test_a_range_of_nothing_lets_others_run_too() -> None:
+    async with in_memory()() as platform:
+        with assert_checkpoints():
+            assert await platform.range_scan(limit=0) == []
