@@ -199,8 +199,9 @@ class Subscription:
                 position = max(floor - 1, frontier - count)
             case Since(committed_at):
                 found = await self._sources.reads.sequence_at(committed_at)
-                # Rows below the floor stay in the file until their turn to be deleted comes.
-                return max(found, self._floor) - 1
+                # Rows below the floor stay in the file until their turn to be deleted comes, and
+                # one above the frontier is of a COMMIT that may still fail.
+                return min(max(found, self._floor) - 1, self._sources.frontier.visible)
             case _:
                 position = floor - 1
         if position > frontier:

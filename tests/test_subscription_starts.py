@@ -15,10 +15,11 @@ from exo_stream.errors import (
     ExoStreamError,
     InvalidRequestError,
     LogMismatchError,
+    OutcomeUnknownError,
 )
 from exo_stream.model import SEQUENCE_MAX, Cursor
 from exo_stream.testing import MORNING, FakeClock
-from tests.worlds import batches_until, in_memory, put_one_by_one
+from tests.worlds import FaultyEngine, batches_until, in_memory, put_one_by_one
 
 
 def moment(seconds: float) -> datetime:
@@ -144,3 +145,15 @@ async def test_a_prune_in_the_instant_of_subscribing_evicts_no_relative_start() 
                         await trio.lowlevel.checkpoint()
                     async with platform.subscribe(**start):
                         pass
+
+
+async def test_a_time_is_not_resolved_to_what_no_commit_has_made_durable() -> None:
+    """Its number is given again, and whoever started behind it would miss what gets it."""
+    engine = FaultyEngine()
+    async with in_memory(engine)(clock=FakeClock()) as platform:
+        engine.full = True
+        engine.faults.append("full, kept")
+        with pytest.raises(OutcomeUnknownError):
+            await platform.put_batch([(b"a", b"")])
+        async with platform.subscribe(since_time=moment(100)) as feed:
+            assert feed.cursor == Cursor(platform.log_id, 0)
