@@ -160,6 +160,18 @@ def test_the_log_is_replayed_without_deletions_and_over_holes(backend: TraitBack
     assert page(backend, 30) == []
 
 
+def test_one_page_looks_at_a_bounded_number_of_holes(
+    backend: TraitBackend, store: NineMethods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend may number by the microsecond; the reader thread is not gone for an hour."""
+    looked_at: list[int] = []
+    monkeypatch.setattr(store, "get_batch", looked_at.append)
+    monkeypatch.setattr(store, "oldest_retained_batch", lambda: 1)
+    (last,) = backend.open_reader().log_page(0, through=10**15, batches_max=9, bytes_max=9)
+    assert last.sequence == len(looked_at) < 10_000
+    assert last.entries == ()
+
+
 def test_evicted_batches_are_told_apart(backend: TraitBackend) -> None:
     for key in (b"a", b"b", b"c"):
         put(backend, key)

@@ -22,7 +22,7 @@ from exo_stream.errors import (
     UnsupportedError,
 )
 from exo_stream.model import Entry, Keyspace, Row, row_key
-from exo_stream.payload import EncodedBatch, encode_entries
+from exo_stream.payload import NONE, EncodedBatch, encode_entries
 from exo_stream.storage.engine import (
     COLD,
     Cold,
@@ -273,8 +273,11 @@ class TraitReader:
                 if page and size > bytes_max:
                     break
                 page.append(EncodedBatch(sequence, 0, payload))
-            if len(page) == batches_max or (page and sequence - after >= _HOLES_MAX):
+            if len(page) == batches_max:
                 break
+            if sequence - after >= _HOLES_MAX:
+                # Nothing for so long: a batch without entries says how far it was looked.
+                return page or [EncodedBatch(sequence, 0, NONE)]
         return page
 
     def sequence_at(self, committed_at: int) -> int:  # noqa: ARG002
