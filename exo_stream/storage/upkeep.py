@@ -72,15 +72,15 @@ class Upkeep:
 
     def _clear_failed(self) -> None:
         """Give up what did not come to its end; the blocks it began are garbage."""
-        reopened = self._reloaded is not None
-        if self._reloaded is not None:
-            self._table.adopt(*self._reloaded)
+        reloaded = self._reloaded  # once: the writer may set it while this runs
+        if reloaded is not None:
+            self._table.adopt(*reloaded)
             self._reloaded = None
         if self._fold is not None:
             self._table.bury(self._fold.ids)
             self._fold = None
         for merge in list(self._merges):
-            if merge.failed or merge.done or reopened:
+            if merge.failed or merge.done or reloaded is not None:
                 self._table.bury(merge.writer.ids)
                 self._merges.remove(merge)
 
