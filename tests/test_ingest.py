@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream import Producer
+from exo_stream.actors.orders import Decide
 from exo_stream.errors import (
     ConflictError,
     ExoStreamError,
@@ -16,6 +17,7 @@ from exo_stream.errors import (
     StoreFullError,
 )
 from exo_stream.limits import Limits
+from exo_stream.producers import expire
 from exo_stream.testing import FakeClock
 from tests.worlds import (
     Crash,
@@ -301,6 +303,8 @@ async def test_below_the_low_disk_mark_writes_are_refused_before_they_are_tried(
             await platform.put_batch([(b"k", b"v")])
         assert await platform.get(b"a") is not None
         assert await platform.prune_batch_log(2) == 1, "what makes room passes the mark"
+        expiry = Decide(decide=expire(b"p", before=0), frees=True)
+        assert await platform._writes.ask(expiry) is False
         engine.low = False
         assert await platform.put_batch([(b"k", b"v")]) == 3
 

@@ -149,7 +149,8 @@ async def _expire_producers(means: Means) -> None:
             for row in page.rows:
                 key = row.key[1:]
                 if producers.is_head(key) and _idle_since(row.value, before):
-                    await means.writes.ask(Decide(decide=producers.expire(key[1:], before=before)))
+                    expire = producers.expire(key[1:], before=before)
+                    await means.writes.ask(Decide(decide=expire, frees=True))
         except PlatformClosedError:
             raise
         except ExoStreamError as error:

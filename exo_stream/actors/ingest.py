@@ -103,8 +103,8 @@ async def _round(means: Means) -> bool:
 
 
 async def _write(means: Means, requests: Sequence[Decide[Any]]) -> None:
-    if means.engine.space_low:
-        _refuse(requests, StoreFullError("free space is below the low-disk mark"))
+    requests = _admitted(means, requests)
+    if not requests:
         return
     now = max(means.clock(), means.engine.last_committed_at)
     try:
@@ -135,6 +135,15 @@ async def _write(means: Means, requests: Sequence[Decide[Any]]) -> None:
     _answer_all(requests, verdicts)
     if batches:
         await means.committed.send(batches)
+
+
+def _admitted(means: Means, requests: Sequence[Decide[Any]]) -> Sequence[Decide[Any]]:
+    """Those that may be tried; below the low-disk mark the others are refused."""
+    if not means.engine.space_low:
+        return requests
+    low = StoreFullError("free space is below the low-disk mark")
+    _refuse([request for request in requests if not request.frees], low)
+    return [request for request in requests if request.frees]
 
 
 def _renumbered(verdict: Verdict[Any], batches: Sequence[EncodedBatch]) -> Verdict[Any]:

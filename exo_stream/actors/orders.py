@@ -17,6 +17,8 @@ class Decide(Request[T]):
     """Decide under the single writer; the answer is the decision's, once it is durable."""
 
     decide: Decision[T]
+    frees: bool = False
+    """Whether it only removes, so that it passes the low-disk mark."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
