@@ -56,7 +56,7 @@ class Follower(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds more than it should, and is still subscribed."""
+        """Whether it holds more than it should, and there is something to be done about it."""
 
     async def make_room(self, seconds: float) -> None:
         """Wait so long for its user to take something, else stop the subscription."""

@@ -183,8 +183,15 @@ class RemoteFeed:
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds more than it should, and is still subscribed."""
-        return self._phase is _Phase.LIVE and self._inbox.held_bytes > self._bytes_max
+        """Whether it holds more than it should, and there is something to be done about it.
+
+        Of a snapshot the server sends a few pages ahead and no more: that need not be waited for.
+        """
+        return (
+            self._phase is _Phase.LIVE
+            and self._inbox.held_bytes > self._bytes_max
+            and isinstance(self._inbox.resume, After)
+        )
 
     async def make_room(self, seconds: float) -> None:
         """Wait so long for its user to take something, else stop the subscription."""
@@ -193,7 +200,7 @@ class RemoteFeed:
             while self.is_full:
                 self._taken = trio.Event()
                 await self._taken.wait()
-        if self.is_full and isinstance(self._inbox.resume, After):
+        if self.is_full:
             self._phase = _Phase.PAUSED
             self._say(m.Unsubscribe(self._id))
 
