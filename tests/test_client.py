@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream.client import connect
+from exo_stream.client.call import Call
 from exo_stream.client.patience import Patience
 from exo_stream.errors import (
     ConflictError,
@@ -24,6 +25,7 @@ from exo_stream.errors import (
 from exo_stream.feed import CaughtUp, SnapshotPage
 from exo_stream.limits import Limits
 from exo_stream.producers import Producer
+from exo_stream.protocol import messages as m
 from tests.network import URL, connected_over, networked, next_batch, puts_at_once, server_of
 from tests.worlds import in_memory
 
@@ -89,6 +91,49 @@ async def test_a_slow_feed_holds_up_nobody_and_misses_nothing(clock: MockClock) 
                 for number in range(200):
                     await trio.sleep(0.01)
                     assert (await next_batch(slow)).entries[0].key == b"%d" % number
+
+
+async def test_a_snapshot_whose_reader_rests_holds_up_no_other_call(clock: MockClock) -> None:
+    limits = Limits(page_rows_max=10)
+    async with in_memory()(limits=limits) as platform, networked(platform) as network:
+        await platform.put_batch([(b"%04d" % number, bytes(100)) for number in range(1000)])
+        async with connected_over(network, feed_bytes_max=2_000, room_seconds_max=1) as client:
+            async with client.subscribe(snapshot=True) as feed:
+                await wait_all_tasks_blocked()
+                begun = trio.current_time()
+                for _ in range(10):
+                    assert await client.get(b"0001") == bytes(100)
+                assert trio.current_time() == begun
+                rows = 0
+                while rows < 1000:
+                    rows += len((await feed.__anext__()).entries)
+
+
+class CancelledAndAnswered(Call):
+    """A call whose caller is cancelled in the moment in which the answer is there."""
+
+    scope = trio.CancelScope()
+
+    def set(self, reply: m.Reply) -> None:
+        self.scope.cancel()
+        super().set(reply)
+
+
+async def test_a_scan_cancelled_just_as_it_is_answered_leaves_no_snapshot_behind(
+    clock: MockClock,
+) -> None:
+    limits = Limits(page_rows_max=10)
+    async with in_memory()(limits=limits) as platform, networked(platform) as network:
+        await platform.put_batch([(b"%04d" % number, b"") for number in range(100)])
+        async with connected_over(network) as client:
+            scan = client.scan()
+            scan._first = CancelledAndAnswered(scan._first.build)
+            with CancelledAndAnswered.scope as scope:
+                async with scan:
+                    raise AssertionError
+            assert scope.cancelled_caught
+            await wait_all_tasks_blocked()
+            assert not platform.sources.snapshots.floors()
 
 
 async def test_the_producer_of_a_caller_is_kept(clock: MockClock) -> None:

@@ -75,6 +75,11 @@ class Call:
         return self._outcome is not None
 
     @property
+    def reply(self) -> Reply | None:
+        """The answer if it is there, and is none of an error."""
+        return self._outcome.value if isinstance(self._outcome, outcome.Value) else None
+
+    @property
     def needs_number(self) -> bool:
         """Whether it waits for a producer's number of ours."""
         return self.retry is Retry.NUMBERED and self.producer is None

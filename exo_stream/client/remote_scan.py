@@ -41,9 +41,15 @@ class RemoteScan:
         self._scan = 0
 
     async def __aenter__(self) -> Self:
-        self._take(await self._link.ask(self._first))
-        assert self._rows is not None
-        self._scan = self._rows.id
+        try:
+            self._take(await self._link.ask(self._first))
+        except BaseException:
+            # Cancelled in the moment in which the answer came: the server holds a snapshot for it.
+            reply = self._first.reply
+            if reply is not None:
+                self._take(reply)
+                self._let_go()
+            raise
         return self
 
     async def __aexit__(
@@ -52,10 +58,7 @@ class RemoteScan:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        connection = self._link.connection
-        is_same = connection is not None and connection.number == self._first.connection
-        if connection is not None and is_same and self._rows is not None and self._rows.more:
-            connection.note(m.ScanClose(self._scan))
+        self._let_go()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     @property
@@ -95,7 +98,15 @@ class RemoteScan:
         self._take(await self._link.ask(call))
         return await self.next_page()
 
+    def _let_go(self) -> None:
+        connection = self._link.connection
+        is_same = connection is not None and connection.number == self._first.connection
+        if connection is not None and is_same and self._rows is not None and self._rows.more:
+            connection.note(m.ScanClose(self._scan))
+
     def _take(self, reply: m.Reply) -> None:
         assert isinstance(reply, m.Rows), reply
+        if self._rows is None:
+            self._scan = reply.id
         self._rows = reply
         self._page.extend(reply.rows)
