@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from exo_stream.errors import OutcomeUnknownError, UnavailableError
+from exo_stream.errors import OutcomeUnknownError, RemoteProtocolError, UnavailableError
 from exo_stream.model import Cursor
 from exo_stream.protocol import messages as m
 from tests.network import Puppet, connected_over, network_of, puppets
@@ -107,3 +107,14 @@ async def test_a_call_that_kills_every_connection_is_told_though_others_are_answ
                     await client.put_batch([(b"k", b"v")])
 
         assert len(network.cables) <= 5
+
+
+async def test_values_for_other_keys_than_were_asked_for_are_no_answer(clock: MockClock) -> None:
+    async def play(puppet: Puppet) -> None:
+        asked = await puppet.hear(m.GetMany)
+        await puppet.say(m.Values(asked.id, 9, (b"1", b"2", b"3")))
+
+    async with network_of(puppets(playing(play))) as network:
+        async with connected_over(network) as client:
+            with pytest.raises(RemoteProtocolError, match="3 values for 1 keys"):
+                await client.get_many([b"k"])

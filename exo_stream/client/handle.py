@@ -24,7 +24,7 @@ from exo_stream.client.request_checks import (
     checked_puts,
     checked_requirements,
 )
-from exo_stream.errors import InvalidRequestError, SnapshotExpiredError
+from exo_stream.errors import InvalidRequestError, RemoteProtocolError, SnapshotExpiredError
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, VersionedValue
 from exo_stream.nursery import nursery_unseen
@@ -126,6 +126,8 @@ class Client:
             size=sum(map(len, asked)) + PAIR_BYTES * len(asked),
         )
         reply = await self._ask(call, m.Values)
+        if len(reply.values) != len(asked):
+            raise RemoteProtocolError(f"{len(reply.values)} values for {len(asked)} keys")
         return list(zip(asked, reply.values, strict=True))
 
     async def range_scan(
