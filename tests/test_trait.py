@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from exo_stream.errors import InvalidRequestError, LimitExceededError
+from exo_stream.errors import InvalidRequestError, LimitExceededError, StoreError
 from exo_stream.limits import Limits
 from exo_stream.storage.duckdb_engine import DuckDBEngine, open_duckdb_engine
+from tests.worlds import FaultyEngine, OneJob
 
 LIMITS = Limits(memtable_entries_max=4, page_rows_max=2, value_bytes_max=10)
 NOW = 1_700_000_000_000_000
@@ -58,6 +59,16 @@ def test_keys_are_found_in_memory_and_in_blocks_alike(engine: DuckDBEngine) -> N
     expected = [(b"%d" % n, b"new" if n == 1 else b"old") for n in range(5)] + [(b"9", b"new")]
     assert engine.range_scan(b"", b"", 100, forward=True) == expected
     assert engine.range_scan(b"", b"", 3, forward=False) == expected[:2:-1]
+
+
+def test_a_job_that_fails_does_not_refuse_the_write_that_was_kept() -> None:
+    def fail() -> None:
+        raise StoreError("injected")
+
+    engine = FaultyEngine()
+    engine.jobs.append(OneJob(step=fail))
+    assert engine.put_batch([(b"a", b"1")]) == 1
+    assert engine.get(b"a") == b"1"
 
 
 def test_batches_have_the_time_of_the_clock(engine: DuckDBEngine) -> None:

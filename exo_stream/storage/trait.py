@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from threading import RLock  # noqa: TID251  the trait promises to be thread-safe
 
-from exo_stream.errors import InvalidRequestError, LimitExceededError
+from exo_stream.errors import InvalidRequestError, LimitExceededError, StoreError
 from exo_stream.limits import STORE_KEY_BYTES_MAX, Limits
+from exo_stream.logger import log
 from exo_stream.model import Entry, Keyspace, Row, row_key
 from exo_stream.payload import EncodedBatch, encode_entries
 from exo_stream.storage.engine import Cold, Engine, Group, Reader
@@ -138,6 +139,13 @@ class InlineStore:
     def _commit(self, group: Group) -> None:
         self._engine.commit(group)
         self._engine.install(group)
+        try:
+            self._do_jobs()
+        except StoreError as error:
+            # What was written is kept; a job that failed is planned anew after the next write.
+            log.warning("job abandoned", error=str(error))
+
+    def _do_jobs(self) -> None:
         while (job := self._engine.next_job(self._now(), idle=False)) is not None:
             while not job.step():
                 pass
