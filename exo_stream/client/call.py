@@ -26,7 +26,8 @@ class Retry(Enum):
 class Call:
     """A request without an id yet: ``build(id, producer)`` makes it when it is sent.
 
-    A ``NUMBERED`` call gets its producer's number when it is first sent, and keeps it.
+    A ``NUMBERED`` call gets its producer's number when it is first sent, and keeps it; without
+    one, to a server that does not know producers, it is sent once.
     ``connection`` is the number of the connection it was last sent on, for a ``NEVER`` call the
     only one it is good for; ``losses`` says how many were lost before they answered it;
     ``numbering`` is what gave the producer's number, and is told when the call is settled.

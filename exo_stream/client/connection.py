@@ -12,6 +12,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from exo_stream.client.call import Call
 from exo_stream.errors import ExoStreamError, RemoteProtocolError, UnavailableError
 from exo_stream.limits import MIB, Limits
+from exo_stream.producers import WINDOW
 from exo_stream.protocol import closing, codec
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.closing import Advice
@@ -129,6 +130,11 @@ class Connection:
         assert self.welcome is not None
         theirs = self.welcome.limits.get(name)
         return theirs if isinstance(theirs, int) else otherwise
+
+    @property
+    def knows_producers(self) -> bool:
+        """Whether a write sent again under its number takes effect once."""
+        return self.announced("producers", WINDOW) > 0
 
     @property
     def room(self) -> int:

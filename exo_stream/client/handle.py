@@ -24,7 +24,12 @@ from exo_stream.client.request_checks import (
     checked_puts,
     checked_requirements,
 )
-from exo_stream.errors import InvalidRequestError, RemoteProtocolError, SnapshotExpiredError
+from exo_stream.errors import (
+    InvalidRequestError,
+    RemoteProtocolError,
+    SnapshotExpiredError,
+    UnsupportedError,
+)
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, VersionedValue
 from exo_stream.nursery import nursery_unseen
@@ -48,7 +53,8 @@ class Client:
     Calls of many tasks travel together, many in a frame. A call whose connection is lost is made
     again on the next one, a write under the number it had, so that it takes effect once. When
     that was tried in vain, a write that may have arrived raises OutcomeUnknownError, everything
-    else UnavailableError; later calls try again.
+    else UnavailableError; later calls try again. Of a server that does not know producers a lost
+    write is not tried again: it raises OutcomeUnknownError at once.
     """
 
     def __init__(self, link: Link) -> None:
@@ -99,7 +105,7 @@ class Client:
 
     async def get(self, key: bytes, *, min_sequence: int = 0, wait: bool = True) -> bytes | None:
         """The key's latest value, None if it is absent. ``min_sequence`` as in ``get_entry``."""
-        return (await self.get_entry(key, min_sequence=min_sequence, wait=wait)).value
+        return (await self._value(key, min_sequence, wait=wait)).value
 
     async def get_entry(
         self, key: bytes, *, min_sequence: int = 0, wait: bool = True
@@ -109,10 +115,9 @@ class Client:
         The read waits until ``min_sequence`` is visible; without ``wait`` it raises
         NotVisibleYetError at once, and with it when the server's patience is used up.
         """
-        check_keys([key])
-        checked_count(min_sequence)
-        call = Call(lambda id_, _: m.Get(id_, key, min_sequence, bool(wait)), size=len(key))
-        reply = await self._ask(call, m.Value)
+        reply = await self._value(key, min_sequence, wait=wait)
+        if reply.value is not None and not reply.version:
+            raise UnsupportedError("the server's backend tells no versions")
         return VersionedValue(reply.value, reply.version, reply.sequence)
 
     async def get_many(
@@ -258,6 +263,12 @@ class Client:
             slow=slow,
             heartbeat_seconds=heartbeat_seconds,
         )
+
+    async def _value(self, key: bytes, min_sequence: int, *, wait: bool) -> m.Value:
+        check_keys([key])
+        checked_count(min_sequence)
+        call = Call(lambda id_, _: m.Get(id_, key, min_sequence, bool(wait)), size=len(key))
+        return await self._ask(call, m.Value)
 
     async def _information(self) -> m.Information:
         return await self._ask(Call(lambda id_, _: m.Info(id_)), m.Information)

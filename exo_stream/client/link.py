@@ -288,7 +288,7 @@ class Link:
             size = MESSAGE_BYTES + call.size
             call.fail(LimitExceededError("message_bytes_max", bytes_max, size))
             return None
-        if call.needs_number:
+        if call.needs_number and connection.knows_producers:
             call.number(self._numbering)
         call.sent = True
         call.connection = connection.number
@@ -303,6 +303,7 @@ class Link:
 
     def _pick_up(self, connection: Connection) -> None:
         """Take over from a connection that is lost what must go on."""
+        reason = connection.ending.reason if connection.ending else "the connection was lost"
         again: list[Call] = []
         for call in connection.calls.values():
             call.losses += 1
@@ -312,9 +313,11 @@ class Link:
                 call.fail(
                     SnapshotExpiredError("the snapshot went with the connection; begin again")
                 )
+            elif call.needs_number:
+                # Of a server that does not know producers: sent again, it might be written twice.
+                self._disappoint(call, reason)
             elif call.losses >= self.patience.attempts_max:
                 # It may be what kills them, while others are answered.
-                reason = connection.ending.reason if connection.ending else "it was lost"
                 self._disappoint(call, f"connection after connection, {call.losses} now: {reason}")
             else:
                 call.assembly = None

@@ -216,7 +216,8 @@ class Pong:
 class Welcome:
     """The answer to ``Hello``: which log this is, what is retained, and what is allowed.
 
-    ``oldest`` is None when the log is empty. ``limits`` are named as in ``limits.Limits``.
+    ``oldest`` is None when the log is empty. ``limits`` are named as in ``limits.Limits``; and
+    ``producers`` is how many of a producer's numbers are remembered, 0 if it refuses producers.
     """
 
     version: int

@@ -16,6 +16,7 @@ from exo_stream.errors import RemoteProtocolError
 from exo_stream.limits import Limits
 from exo_stream.logger import log
 from exo_stream.platform import Platform
+from exo_stream.producers import WINDOW
 from exo_stream.protocol import closing
 from exo_stream.protocol.closing import Close, close_of
 from exo_stream.protocol.frames import websocket_head
@@ -209,6 +210,7 @@ class Conversation:
         frontier = platform.cursor.sequence
         oldest = version.floor if version.floor <= frontier else None
         told = {name: int(getattr(self.limits, name)) for name in _TOLD_LIMITS}
+        told["producers"] = 0 if platform.sources.reads.engine.own_sequences else WINDOW
         return Welcome(VERSION, platform.log_id, frontier, oldest, told, SERVER)
 
     async def _hear(self, heard: list[Message], size: int, nursery: trio.Nursery) -> bool:
