@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock, memory_stream_pair
 from trio_websocket import ConnectionClosed
 
@@ -308,6 +309,16 @@ async def test_a_goodbye_closes_the_connection() -> None:
     async with conversing() as (_, wire):
         await wire.say(m.Pong(3), m.Goodbye())
         assert await code_at_the_end(wire) == 1000
+
+
+async def test_what_was_asked_in_the_frame_of_a_goodbye_is_not_answered_and_breaks_nothing() -> (
+    None
+):
+    with capture_logs() as logs:
+        async with conversing() as (_, wire):
+            await wire.say(m.Ping(4), m.Info(1), m.Goodbye())
+            assert await code_at_the_end(wire) == 1000
+    assert "connection failed" not in [log["event"] for log in logs]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from exo_stream.protocol.messages import (
     Welcome,
     Write,
 )
-from exo_stream.protocol.session import Role, Session
+from exo_stream.protocol.session import Role, Session, State
 from exo_stream.server.answers import Answers, Asked
 from exo_stream.server.budget import Budget
 from exo_stream.server.following import Encode, Following
@@ -113,10 +113,11 @@ class Conversation:
 
     async def send(self, *messages: Message) -> None:
         """Say something, in one frame. A connection that is gone is not an error here."""
-        await self.send_frame(self.session.send(*messages))
-
-    async def send_frame(self, frame: bytes) -> None:
-        """Send an encoded frame. Whoever is cancelled meanwhile sends it to its end first."""
+        if self.session.state is State.CLOSED:
+            # The client has taken its leave while this was being found out.
+            await trio.lowlevel.checkpoint()
+            return
+        frame = self.session.send(*messages)
         await self.send_whole(websocket_head(len(frame)) + frame)
 
     async def send_whole(self, data: bytes) -> None:
