@@ -80,10 +80,13 @@ class Subscription:
     """Every matching batch after a position, then every new one: in order, without gaps.
 
     ``position`` is the last sequence that was pulled, or known not to match. Cancelled at any
-    await, it has not moved: the next pull goes on from there.
+    await, it has not moved: the next pull goes on from there. After ``heartbeat_seconds`` in which
+    nothing was to be told there is a ``Heartbeat``.
     """
 
-    def __init__(self, sources: Sources, selector: Selector) -> None:
+    def __init__(
+        self, sources: Sources, selector: Selector, *, heartbeat_seconds: int | None = None
+    ) -> None:
         self.selector = selector
         self.position = 0
         self._sources = sources
@@ -93,6 +96,7 @@ class Subscription:
         self._caught_up = False
         self._reported = 0
         self._spoke_at = trio.current_time()
+        self._heartbeat_seconds = heartbeat_seconds or sources.limits.heartbeat_seconds
 
     async def start(self, start: Start) -> Cursor:
         """Resolve ``start``, once; answer the cursor that it means.
@@ -170,14 +174,22 @@ class Subscription:
             self.position = taken
             self._spoke_at = trio.current_time()
 
+    @property
+    def patience_seconds(self) -> float:
+        """After how long without anything new there may be something to ``report``."""
+        silent_seconds = trio.current_time() - self._spoke_at
+        left = max(0, self._heartbeat_seconds - silent_seconds)
+        return min(self._sources.limits.progress_seconds, left)
+
     def report(self) -> Progress | Heartbeat | None:
         """What a subscriber that has heard nothing for a while is to be told, if anything."""
+        silent_since, self._spoke_at = self._spoke_at, trio.current_time()
         if self.position > self._reported:
             self._reported = self.position
             return Progress(self.cursor)
-        silent_seconds = trio.current_time() - self._spoke_at
-        if silent_seconds >= self._sources.limits.heartbeat_seconds:
+        if self._spoke_at - silent_since >= self._heartbeat_seconds:
             return Heartbeat(self._sources.frontier.visible)
+        self._spoke_at = silent_since
         return None
 
     async def _resolve(self, start: Start) -> int:
@@ -288,7 +300,7 @@ class Subscription:
         interest = self._sources.interest
         parked = interest.park(self.selector)
         try:
-            with trio.move_on_after(self._sources.limits.progress_seconds):
+            with trio.move_on_after(self.patience_seconds):
                 await parked.woken.wait()
         finally:
             interest.unpark(self.selector, parked)

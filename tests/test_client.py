@@ -22,7 +22,7 @@ from exo_stream.errors import (
     SnapshotExpiredError,
     UnavailableError,
 )
-from exo_stream.feed import CaughtUp, SnapshotPage
+from exo_stream.feed import CaughtUp, Heartbeat, SnapshotPage
 from exo_stream.limits import Limits
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
@@ -373,3 +373,20 @@ async def test_ranges_of_one_page_take_no_snapshot_however_many_are_read(clock: 
                     nursery.start_soon(read, limit)
 
     assert sorted(found) == sorted(pairs[: min(limit, 41)] for limit in range(100))
+
+
+@pytest.mark.parametrize(("asked", "every"), [(1, 1), (7, 7), (60, 60), (None, 15), (0, 15)])
+async def test_a_heartbeat_comes_after_as_many_quiet_seconds_as_were_asked_for(
+    clock: MockClock, asked: int | None, every: int
+) -> None:
+    beats: list[int] = []
+    async with in_memory()() as platform, networked(platform) as network:
+        async with connected_over(network) as client:
+            begun = trio.current_time()
+            async with client.subscribe(heartbeat_seconds=asked) as feed:
+                async for message in feed.messages():
+                    if isinstance(message, Heartbeat):
+                        beats.append(round(trio.current_time() - begun))
+                    if len(beats) == 3:
+                        break
+    assert beats == [every, 2 * every, 3 * every]

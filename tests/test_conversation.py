@@ -311,9 +311,7 @@ async def test_a_goodbye_closes_the_connection() -> None:
         assert await code_at_the_end(wire) == 1000
 
 
-async def test_what_was_asked_in_the_frame_of_a_goodbye_is_not_answered_and_breaks_nothing() -> (
-    None
-):
+async def test_what_was_asked_in_the_frame_of_a_goodbye_is_left_and_breaks_nothing() -> None:
     with capture_logs() as logs:
         async with conversing() as (_, wire):
             await wire.say(m.Ping(4), m.Info(1), m.Goodbye())

@@ -26,7 +26,7 @@ from exo_stream.feed import (
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor
 from exo_stream.selectors import Selector
-from exo_stream.starts import Oldest
+from exo_stream.starts import Now, Oldest
 from exo_stream.storage.engine import Group
 from exo_stream.storage.memory_engine import MemoryEngine
 from exo_stream.subscription import Delivered, Subscription
@@ -370,3 +370,18 @@ async def test_a_platform_that_has_stopped_tells_its_sleepers() -> None:
             await wait_all_tasks_blocked()
             await put_one_by_one(platform, [b"k"])
     assert told == ["batch 1", "closed"]
+
+
+async def test_a_heartbeat_that_was_reported_is_not_due_again(autojump_clock: MockClock) -> None:
+    async with in_memory()() as platform:
+        subscription = Subscription(platform.sources, Selector(), heartbeat_seconds=7)
+        await subscription.start(Now())
+        assert isinstance(await subscription.pull(), CaughtUp)
+        assert subscription.patience_seconds == 5
+        await trio.sleep(5)
+        assert subscription.report() is None
+        assert subscription.patience_seconds == 2
+        await trio.sleep(2)
+        assert subscription.report() == Heartbeat(0)
+        assert subscription.report() is None
+        assert subscription.patience_seconds == 5

@@ -46,7 +46,9 @@ class Following:
         self._conversation = conversation
         self._request = request
         self._scope = trio.CancelScope()
-        self._subscription = Subscription(conversation.platform.sources, request.selector)
+        self._subscription = Subscription(
+            conversation.platform.sources, request.selector, heartbeat_seconds=request.heartbeat
+        )
         self._seat: Seat[SharedBody] | None = None
         self._pages_ahead = 0
         self._page_taken = trio.Event()
@@ -112,17 +114,14 @@ class Following:
     async def _sit(self) -> None:
         """Leave the work to the fan-out until the seat is lost or it is time to say something."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        limits = self._conversation.limits
         self._seat = self._subscription.take_seat(self._conversation.encode, self._try_send)
         lost = self._seat.lost
-        with trio.move_on_after(min(limits.progress_seconds, self._request.heartbeat or 1 << 30)):
+        with trio.move_on_after(self._subscription.patience_seconds):
             await lost.wait()
         self.leave_seat()
         if lost.is_set():
             return
         report = self._subscription.report()
-        if report is None and self._request.heartbeat is not None:
-            report = feed.Heartbeat(self._subscription.cursor.sequence)
         if report is not None:
             await self._deliver(report)
 
