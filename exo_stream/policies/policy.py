@@ -235,15 +235,13 @@ def _check_group_by(names: tuple[str, ...], pattern: Pattern, field: str) -> Non
 
 
 def _check_order_by(order_by: OrderBy | None, pattern: Pattern, field: str) -> None:
-    match order_by:
-        case None:
-            return
-        case OrderBy(capture_group, encoding):
-            _check_capture(capture_group, pattern, f"{field}.capture_group")
-            if not isinstance(encoding, OrderEncoding):
-                raise InvalidPolicyError(f"{field}.encoding", f"{encoding!r} is no order encoding")
-        case _:
-            raise InvalidPolicyError(field, "a capture and its encoding are needed")
+    if order_by is None:
+        return
+    if not isinstance(order_by, OrderBy):
+        raise InvalidPolicyError(field, "a capture and its encoding are needed")
+    _check_capture(order_by.capture_group, pattern, f"{field}.capture_group")
+    if not isinstance(order_by.encoding, OrderEncoding):
+        raise InvalidPolicyError(f"{field}.encoding", f"{order_by.encoding!r} is no order encoding")
 
 
 def _check_capture(name: str, pattern: Pattern, field: str) -> None:
@@ -252,14 +250,9 @@ def _check_capture(name: str, pattern: Pattern, field: str) -> None:
 
 
 def _check_order_suffices(order_by: OrderBy | None, retain: Retain, field: str) -> None:
-    match retain:
-        case KeepLatest():
-            if order_by is None:
-                raise InvalidPolicyError(field, "keep_latest needs an order")
-        case GreaterThan() | GreaterThanOrEqual():
-            if order_by is None or order_by.encoding is not OrderEncoding.U64_BE:
-                raise InvalidPolicyError(field, "a threshold needs an order in u64_be")
-        case DropAll():
-            return
-        case unreachable:
-            assert_never(unreachable)
+    if isinstance(retain, KeepLatest) and order_by is None:
+        raise InvalidPolicyError(field, "keep_latest needs an order")
+    if isinstance(retain, GreaterThan | GreaterThanOrEqual) and (
+        order_by is None or order_by.encoding is not OrderEncoding.U64_BE
+    ):
+        raise InvalidPolicyError(field, "a threshold needs an order in u64_be")
