@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Protocol, assert_never
+from typing import Final, Protocol
 
 from exo_stream.errors import InvalidRequestError
 from exo_stream.keys import InvalidPrefixError, KeyCodec, MatchKey
