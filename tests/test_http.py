@@ -95,6 +95,26 @@ def test_a_head_that_is_none_is_refused(data: bytes, status: int) -> None:
     assert parse(data) == [status]
 
 
+@pytest.mark.parametrize("begun", [b"0\r\nName: ", b"0\r\nName", b"1;extension=", b"0000"])
+def test_what_becomes_no_event_is_no_longer_than_a_head(begun: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+    assert parse(head + begun, *[b"0" * 100] * 11)[1:] == [431]
+    pieces = [b"64\r\n" + b"0" * 100 + b"\r\n"] * 20
+    assert parse(head, *pieces, b"0\r\n\r\n")[1:] == [*[b"0" * 100] * 20, END_OF_BODY]
+
+
+def test_a_part_of_the_next_request_behind_this_one_is_not_idleness() -> None:
+    parser = RequestParser(head_bytes_max=1000, headers_max=5)
+    parser.feed(b"GET / HTTP/1.1\r\n" + HOST + b"\r\nGET /ne")
+    assert isinstance(parser.next_event(), Head)
+    assert parser.next_event() == END_OF_BODY
+    assert not parser.idle
+    parser.feed(b"xt HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert isinstance(parser.next_event(), Head)
+    assert parser.next_event() == END_OF_BODY
+    assert parser.idle
+
+
 def test_trailers_count_as_headers() -> None:
     data = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
     assert parse(data + b"A: b\r\n" * 9 + b"\r\n")[-1] == 431

@@ -137,24 +137,24 @@ class RequestParser:
         self._headers: list[tuple[str, str]] = []
         self._head_bytes = 0
         self._fed_bytes = 0
-        self._in_body = False
+        self._has_begun = False
         self._error: RefusedError | None = None
         self.rest = b""
 
     @property
     def idle(self) -> bool:
         """Whether no part of a next request has arrived."""
-        return not (self._fed_bytes or self._in_body or self._events or self._error)
+        return not (self._fed_bytes or self._has_begun or self._events or self._error)
 
     def feed(self, data: bytes) -> None:
         """Parse ``data``."""
         if self._error is not None:
             return
-        if not self._in_body:
-            self._fed_bytes += len(data)
+        self._fed_bytes += len(data)
         try:
             self._parser.feed_data(data)
-            # A head that is not complete yet has told nobody its size: the parser holds it.
+            # A head or a trailer that is not complete yet has told nobody its size: the parser
+            # holds it. So nothing at all may take longer than a head to become an event.
             if self._fed_bytes > self._head_bytes_max and not self._events:
                 self._refuse_size()
         except httptools.HttpParserUpgrade as upgrade:
@@ -181,6 +181,7 @@ class RequestParser:
 
     def on_message_begin(self) -> None:
         """Called by httptools."""
+        self._has_begun = True
         self._url = b""
         self._headers = []
         self._head_bytes = 0
@@ -202,7 +203,6 @@ class RequestParser:
 
     def on_headers_complete(self) -> None:
         """Called by httptools between the head and the body."""
-        self._in_body = True
         self._fed_bytes = 0
         if not self._url.isascii():
             raise RefusedError(400, "invalid_request", "the target is not ASCII")
@@ -224,11 +224,12 @@ class RequestParser:
 
     def on_body(self, body: bytes) -> None:
         """Called by httptools."""
+        self._fed_bytes = 0
         self._events.append(body)
 
     def on_message_complete(self) -> None:
         """Called by httptools."""
-        self._in_body = False
+        self._has_begun = False
         self._fed_bytes = 0
         self._events.append(END_OF_BODY)
 
