@@ -269,6 +269,8 @@ def test_what_breaks_a_rule_is_said_in_one_sentence(
         ["scan", "--limit", "many"],
         ["put", "k", "v", "--require", "perhaps"],
         ["follow", "--since", "yesterday"],
+        ["follow", "--since", "999999d"],
+        ["follow", "--since", "99999999999d"],
         ["follow", "--start", "middle"],
         ["follow", "--last", "1", "--snapshot"],
         ["follow", "--count", "0"],

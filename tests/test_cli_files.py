@@ -51,6 +51,14 @@ def test_a_port_in_use_is_named(say: Say, tmp_path: Path) -> None:
     assert sentence == f"exo-stream serve: cannot listen on 127.0.0.1:{port}: it is in use"
 
 
+def test_a_host_that_cannot_be_is_no_bug_of_ours(say: Say, tmp_path: Path) -> None:
+    done = say("serve", tmp_path / "x.duckdb", "--listen", "no..host:0")
+    assert (done.code, done.sentence) == (
+        USAGE,
+        "exo-stream serve: there can be no host named 'no..host'",
+    )
+
+
 def test_a_file_in_use_is_refused_and_its_process_named(say: Say, tmp_path: Path) -> None:
     file = tmp_path / "x.duckdb"
     with serving(file) as served:

@@ -79,11 +79,11 @@ def seconds(word: str) -> float:
 
 def moment(word: str) -> datetime:
     """A time in ISO 8601, the local zone if none is named, or so long ago, as ``15m``."""
-    if word[:-1].isdecimal() and word[-1] in _UNITS:
-        return datetime.now(UTC) - timedelta(**{_UNITS[word[-1]]: int(word[:-1])})
     try:
+        if word[:-1].isdecimal() and word[-1] in _UNITS:
+            return datetime.now(UTC) - timedelta(**{_UNITS[word[-1]]: int(word[:-1])})
         return datetime.fromisoformat(word).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):  # an age may reach back further than the calendar
         raise argparse.ArgumentTypeError(
             f"{word!r} is neither a time such as 2026-11-21T17:00 nor an age such as 15m"
         ) from None

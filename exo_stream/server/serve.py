@@ -71,6 +71,8 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
         raise InvalidRequestError(f"there is no port {port}")
     try:
         return await trio.open_tcp_listeners(port, host=host)
+    except UnicodeError:
+        raise InvalidRequestError(f"there can be no host named {host!r}") from None
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         reason = "it is in use" if taken else error.strerror or str(error)
