@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from exo_stream.limits import KIB, MIB, Limits
-from exo_stream.model import Cursor
+from exo_stream.model import Batch, Cursor
 from exo_stream.platform import open_platform
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.codec import encode
@@ -146,3 +146,29 @@ async def test_a_drain_does_not_wait_for_the_stopped() -> None:
                 await _until(lambda: all(t.bytes_held for t in port.transports))
             for stream in idle:
                 await stream.aclose()
+
+
+@pytest.mark.slow
+async def test_batches_are_not_read_for_a_client_that_takes_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[int] = []
+    with trio.fail_after(60):
+        async with open_platform(":memory:", limits=LIMITS) as platform:
+            for _ in range(40):
+                await platform.put_batch([(b"key", bytes(MIB - KIB))])
+            get_batch = platform.get_batch
+
+            async def counted(sequence: int) -> Batch | None:
+                read.append(sequence)
+                return await get_batch(sequence)
+
+            monkeypatch.setattr(platform, "get_batch", counted)
+            async with serving(platform) as (port, _, number), connected(number) as wire:
+                await wire.greet()
+                await wire.say(*[m.GetBatch(sequence, sequence) for sequence in range(1, 41)])
+                while not any(transport.blocked_since for transport in port.transports):
+                    await trio.sleep(0.01)
+                assert len(read) < 30
+                found = {(await wire.expect(m.Found)).id for _ in range(40)}
+                assert found == {*range(1, 41)} == {*read}

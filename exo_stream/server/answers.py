@@ -64,8 +64,8 @@ class Answers:
         self._limits = conversation.limits
         self._scans: dict[int, StoreScan] = {}
         self._turn = trio.Lock()
-        """Held by the one scan that reads and sends a page: a client that asks for many and does
-        not read what it is sent would have them all held for it."""
+        """Held by the one that reads and sends a page or a batch: a client that asks for many and
+        does not read what it is sent would have them all held for it."""
 
     async def answer(self, asked: Sequence[Asked], done: Done) -> None:
         """Answer the reads of one frame, then call ``done``."""
@@ -187,7 +187,8 @@ class Answers:
             case ScanClose():
                 self._close_scan(request.scan)
             case GetBatch():
-                await self._get_batch(request)
+                async with self._turn:
+                    await self._get_batch(request)
             case Info():
                 await send(await self._information(request.id))
             case Prune():
