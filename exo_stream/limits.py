@@ -54,6 +54,8 @@ class Limits:
     page_bytes_max: int = 4 * MIB
     """One page of a scan, a snapshot or the log; a single larger row travels alone."""
     get_many_keys_max: int = 10_000
+    get_many_bytes_max: int = 64 * MIB
+    """Values of one look-up; a single one is never too large to be read."""
     snapshots_max: int = 32
     snapshot_seconds_max: int = 300
     """A snapshot holds blocks and the log's floor, so it may not be held for ever."""

@@ -193,14 +193,21 @@ class Platform:
     async def get_entries(
         self, keys: Sequence[bytes], *, min_sequence: int = 0, wait: bool = True
     ) -> list[VersionedValue]:
-        """``get_entry`` for several keys at one sequence, in the order asked."""
+        """``get_entry`` for several keys at one sequence, in the order asked.
+
+        Raises LimitExceededError if their values have more than ``get_many_bytes_max`` together.
+        """
         if not isinstance(keys, Sequence):
             raise InvalidRequestError("keys are a sequence of keys")
         check_keys(keys)
         if len(keys) > self.limits.get_many_keys_max:
             raise LimitExceededError("get_many_keys_max", self.limits.get_many_keys_max, len(keys))
         version = await self._version(min_sequence, wait=wait)
-        rows = await self._reads.rows(version, [row_key(Keyspace.STORE, key) for key in keys])
+        rows = await self._reads.rows(
+            version,
+            [row_key(Keyspace.STORE, key) for key in keys],
+            bytes_max=self.limits.get_many_bytes_max,
+        )
         return [
             VersionedValue(None, 0, version.frontier)
             if row is None or row.value is None

@@ -132,6 +132,23 @@ async def test_large_values_come_in_several_frames() -> None:
             assert isinstance(value, m.Value)
 
 
+async def test_gets_whose_values_are_too_much_together_are_looked_up_one_by_one() -> None:
+    limits = Limits(frame_bytes_max=100 * KIB, get_many_bytes_max=200 * KIB)
+    async with conversing(limits) as (platform, wire):
+        await platform.put_batch([(b"%d" % n, b"x" * 80 * KIB) for n in range(6)])
+        await wire.say(
+            *(m.Get(n + 1, b"%d" % n) for n in range(6)),
+            m.GetMany(7, (b"0", b"1", b"2")),
+            m.GetMany(8, (b"0", b"1", b"0")),
+        )
+        answers = [await wire.next_message() for _ in range(8)]
+        assert [a.id for a in answers if isinstance(a, m.Value)] == [1, 2, 3, 4, 5, 6]
+        assert [a.fields["limit"] for a in answers if isinstance(a, m.Failure)] == [
+            "get_many_bytes_max"
+        ]
+        assert [a.id for a in answers if isinstance(a, m.Values)] == [8]
+
+
 async def test_a_scan_is_read_in_pages_until_it_ends_or_is_closed() -> None:
     limits = Limits(page_rows_max=10, frame_bytes_max=4 * KIB, snapshots_max=1)
     async with conversing(limits) as (platform, wire):

@@ -15,6 +15,7 @@ from exo_stream.actors.query import TURN_KEYS_MAX
 from exo_stream.actors.reads import FETCH_KEYS_MAX
 from exo_stream.errors import (
     CorruptionError,
+    LimitExceededError,
     OverloadedError,
     PlatformClosedError,
 )
@@ -34,10 +35,12 @@ class ColdReader(MemoryReader):
         super().__init__(engine._log)
         self._engine = engine
 
-    def fetch(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:
+    def fetch(
+        self, version: Version, keys: Sequence[bytes], *, bytes_max: int | None = None
+    ) -> list[Row | None]:
         self._engine.fetched.append(list(keys))
         self._engine.fail_once()
-        return super().fetch(version, keys)
+        return super().fetch(version, keys, bytes_max=bytes_max)
 
     def log_page(self, after: int, **bounds: Any) -> Any:
         self._engine.pages.append(after)
@@ -290,3 +293,61 @@ async def test_a_cancelled_read_leaves_nothing_behind_once_its_thread_is_done(
         assert engine._pins.frontiers == []
         assert hop.reads == reads, "the page that nobody wants any more is not read"
         assert await platform.get(b"a") == b"value of a"
+
+
+async def test_a_turn_is_bounded_in_bytes_and_those_left_come_first_in_the_next() -> None:
+    engine, hop = ColdEngine(), SlowHop()
+    keys = [b"a", b"b", b"c", b"d"]
+    async with in_memory(engine)(hop=hop, limits=Limits(page_bytes_max=100)) as platform:
+        await platform.put_batch([(key, key * 60) for key in keys])
+        engine.chill(*keys)
+        order: list[bytes] = []
+
+        async def get(key: bytes) -> None:
+            assert await platform.get(key) == key * 60
+            order.append(key)
+
+        async def leave(scope: trio.CancelScope) -> None:
+            with scope:
+                await platform.get(b"a")
+
+        hop.go = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(get, b"a")
+            await wait_all_tasks_blocked()
+            for key in keys[1:]:
+                nursery.start_soon(get, key)
+                await wait_all_tasks_blocked()
+            scope = trio.CancelScope()
+            nursery.start_soon(leave, scope)
+            await wait_all_tasks_blocked()
+            hop.go.set()
+            hop.go = trio.Event()
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            hop.go.set()
+        asked = [[key[1:] for key in part] for part in engine.fetched]
+        assert asked == [[b"a"], [b"b", b"c", b"d", b"a"], [b"d"]]
+        assert sorted(order) == keys
+        assert not engine._pins.frontiers
+
+
+async def test_a_look_up_of_too_many_bytes_stops_before_it_has_loaded_them() -> None:
+    engine = ColdEngine()
+    limits = Limits(page_bytes_max=100, get_many_bytes_max=500)
+    async with in_memory(engine)(limits=limits) as platform:
+        keys = [b"%02d" % number for number in range(40)]
+        await platform.put_batch([(key, b"v" * 100) for key in keys])
+        await platform.put_batch([(b"large", b"v" * 501)])
+        for _ in ("from memory", "from the file"):
+            engine.fetched.clear()
+            with pytest.raises(LimitExceededError, match="get_many_bytes_max is 500"):
+                await platform.get_many(keys)
+            assert len(await platform.get_many([*keys[:5], *keys[:5], b"never"])) == 11
+            assert await platform.get_many([b"large", b"large"]) == [(b"large", b"v" * 501)] * 2
+            assert await platform.get(b"large") == b"v" * 501
+            with pytest.raises(LimitExceededError):
+                await platform.get_many([b"large", b"00"])
+            engine.chill(b"large", *keys)
+        assert len(engine.fetched) < 20

@@ -114,6 +114,15 @@ def test_reads_are_of_the_present_and_versions_unknown(backend: TraitBackend) ->
     assert backend.open_reader().fetch(backend.version, wanted[2:]) == [None]
 
 
+def test_a_look_up_asks_no_further_once_it_has_its_bytes(backend: TraitBackend) -> None:
+    keys = [b"%03d" % number for number in range(200)]
+    put(backend, *keys)
+    wanted = [row_key(0, key) for key in keys]
+    reader = backend.open_reader()
+    assert len(reader.fetch(backend.version, wanted, bytes_max=65 * 4)) == 128
+    assert len(reader.fetch(backend.version, wanted)) == 200
+
+
 def scan(backend: TraitBackend, start: bytes, end: bytes, rows_max: int, forward: bool) -> Page:
     plan = backend.scan(
         backend.version, start, end, rows_max=rows_max, bytes_max=1000, forward=forward

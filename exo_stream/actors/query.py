@@ -18,6 +18,7 @@ from exo_stream.actors.reads import Fetch, FindCutoff, FindTime, Read, ReadLog, 
 from exo_stream.errors import CorruptionError, ExoStreamError
 from exo_stream.limits import Limits
 from exo_stream.logger import log
+from exo_stream.model import Row
 from exo_stream.storage.engine import Engine, Reader
 from exo_stream.storage.hop import Hop
 
@@ -28,7 +29,8 @@ TURN_KEYS_MAX: Final = 1_024
 async def run(mailbox: Mailbox[Read], engine: Engine, hop: Hop, limits: Limits) -> None:
     """Serve reads until the mailbox closes; those that come together cross the thread together.
 
-    A turn is a bounded number of gets, then one page, however many are wanted. A file that
+    A turn is a bounded number of gets, in keys and in bytes, then one page, however many are
+    wanted. A file that
     contradicts itself is told to whoever met it, and stops the platform.
     """
     reader = engine.open_reader()
@@ -42,8 +44,10 @@ async def run(mailbox: Mailbox[Read], engine: Engine, hop: Hop, limits: Limits) 
             pages.extend(read for read in reads if not isinstance(read, Fetch))
             fetches = _take_some(gets)
             if fetches:
-                await _bounded(reader, hop, partial(_fetch, reader, fetches), limits)
-                _let_go(engine, fetches)
+                work = partial(_fetch, reader, fetches, limits.page_bytes_max)
+                await _bounded(reader, hop, work, limits)
+                _let_go(engine, [read for read in fetches if not _is_owed(read)])
+                gets.extendleft(read for read in reversed(fetches) if _is_owed(read))
             if pages:
                 same = _take_equal(pages)
                 if not all(read.reply.abandoned for read in same):
@@ -75,6 +79,10 @@ def _take_some(gets: deque[Fetch]) -> list[Fetch]:
         taken.append(gets.popleft())
         keys += len(taken[-1].keys)
     return taken
+
+
+def _is_owed(read: Read) -> bool:
+    return not (read.reply.settled or read.reply.abandoned)
 
 
 def _take_equal(pages: deque[Read]) -> list[Read]:
@@ -109,26 +117,43 @@ async def _bounded(
     give_answers()
 
 
-def _fetch(reader: Reader, fetches: Sequence[Fetch]) -> Callable[[], None]:
-    """Fetch what all of them want, one query for each Version; answer on the loop."""
+def _fetch(reader: Reader, fetches: Sequence[Fetch], bytes_max: int) -> Callable[[], None]:
+    """Fetch what the first of them want, up to about ``bytes_max`` of values, the keys of each
+    Version together; answer on the loop.
+    """
     by_version: dict[int, list[Fetch]] = {}
     for fetch in fetches:
         by_version.setdefault(id(fetch.version), []).append(fetch)
     answers: list[Callable[[], None]] = []
     for same in by_version.values():
+        if bytes_max <= 0:
+            break
         keys = [key for fetch in same for key in fetch.keys]
         try:
-            rows = iter(reader.fetch(same[0].version, keys))
+            rows = reader.fetch(same[0].version, keys, bytes_max=bytes_max)
         except ExoStreamError as error:
             answers.append(partial(_fail, same, error))
             continue
-        answers.extend(partial(fetch.reply.set, [next(rows) for _ in fetch.keys]) for fetch in same)
+        bytes_max -= sum(len(row.value) for row in rows if row is not None and row.value)
+        answers += _shares(same, rows)
 
     def give_answers() -> None:
         for answer in answers:
             answer()
 
     return give_answers
+
+
+def _shares(fetches: Sequence[Fetch], rows: Sequence[Row | None]) -> list[Callable[[], None]]:
+    """Give each its part of the rows, as far as they reach."""
+    answers: list[Callable[[], None]] = []
+    start = 0
+    for fetch in fetches:
+        part = list(rows[start : start + len(fetch.keys)])
+        if part:
+            answers.append(partial(fetch.reply.set, part))
+        start += len(fetch.keys)
+    return answers
 
 
 def _answer(reader: Reader, same: Sequence[Read], limits: Limits) -> Callable[[], None]:

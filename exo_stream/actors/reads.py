@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from exo_stream.actors.mailbox import Mailbox, Request
+from exo_stream.errors import LimitExceededError
 from exo_stream.limits import Limits
 from exo_stream.model import Row
 from exo_stream.payload import EncodedBatch
@@ -20,7 +21,9 @@ FETCH_KEYS_MAX: Final = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fetch(Request[list[Row | None]]):
-    """The rows of these row keys at ``version``, which the asker has pinned."""
+    """The rows of the first of these row keys at ``version``, which the asker has pinned: of all
+    of them, or of those that fit into a turn, at least one.
+    """
 
     version: Version
     keys: Sequence[bytes]
@@ -57,6 +60,24 @@ class FindCutoff(Request[int]):
     now: int
 
 
+class _Load:
+    """The bytes of values that one look-up has brought."""
+
+    def __init__(self, bytes_max: int | None) -> None:
+        self._bytes_max = bytes_max
+        self._values = 0
+        self._bytes = 0
+
+    def add(self, rows: Iterable[Row | None]) -> None:
+        if self._bytes_max is None:
+            return
+        values = [row.value for row in rows if row is not None and row.value]
+        self._values += len(values)
+        self._bytes += sum(map(len, values))
+        if self._values > 1 and self._bytes > self._bytes_max:
+            raise LimitExceededError("get_many_bytes_max", self._bytes_max, self._bytes)
+
+
 Read = Fetch | Scan | ReadLog | FindTime | FindCutoff
 
 
@@ -72,27 +93,41 @@ class Reads:
         self._far = far
         self._served_from_memory = 0
 
-    async def rows(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:
-        """The row of each row key at ``version``; tombstones are rows."""
+    async def rows(
+        self, version: Version, keys: Sequence[bytes], *, bytes_max: int | None = None
+    ) -> list[Row | None]:
+        """The row of each row key at ``version``; tombstones are rows.
+
+        Raises LimitExceededError as soon as several values have more than ``bytes_max`` together.
+        """
         found = [self.engine.lookup(version, key) for key in keys]
         cold = {key for key, row in zip(keys, found, strict=True) if isinstance(row, Cold)}
+        load = _Load(bytes_max)
+        if len(keys) > 1:
+            load.add({row.key: row for row in found if isinstance(row, Row)}.values())
         if not cold:
             await self._yield_now_and_then()
             return [row for row in found if not isinstance(row, Cold)]
-        fetched: dict[bytes, Row | None] = {}
-        wanted = sorted(cold)  # neighbours share sub-blocks
-        self.engine.pin(version)
-        try:
-            for start in range(0, len(wanted), FETCH_KEYS_MAX):
-                part = wanted[start : start + FETCH_KEYS_MAX]
-                rows = await self._near.ask(Fetch(version, part))
-                fetched.update(zip(part, rows, strict=True))
-        finally:
-            self.engine.unpin(version)
+        fetched = await self._fetch(version, sorted(cold), load)  # neighbours share sub-blocks
         return [
             fetched[key] if isinstance(row, Cold) else row
             for key, row in zip(keys, found, strict=True)
         ]
+
+    async def _fetch(
+        self, version: Version, keys: Sequence[bytes], load: _Load
+    ) -> dict[bytes, Row | None]:
+        fetched: dict[bytes, Row | None] = {}
+        self.engine.pin(version)
+        try:
+            while len(fetched) < len(keys):
+                part = keys[len(fetched) : len(fetched) + FETCH_KEYS_MAX]
+                rows = await self._near.ask(Fetch(version, part))
+                load.add(rows)
+                fetched.update(zip(part, rows, strict=False))  # a turn may have ended before
+        finally:
+            self.engine.unpin(version)
+        return fetched
 
     async def page(
         self,

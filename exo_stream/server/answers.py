@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Self, assert_never
@@ -106,23 +106,29 @@ class Answers:
                 replies.append(failure(request.id, error))
             else:
                 fitting.append(request)
-        while fitting:
-            some, fitting = _first(fitting, bound)
-            replies += await self._look_up(some)
-        await self._send_in_frames(replies)
+        runs = _runs(fitting, bound)
+        while runs:
+            run = runs.popleft()
+            try:
+                replies += await self._look_up(run)
+            except ExoStreamError as error:
+                if len(run) > 1:
+                    # Neither may one bad key spoil its neighbours' answers, nor may values that
+                    # are too much together.
+                    runs.extendleft([one] for one in reversed(run))
+                    continue
+                replies.append(failure(run[0].id, error))
+            if sum(map(_size, replies)) >= self._limits.frame_bytes_max:
+                await self._send_in_frames(replies)
+                replies = []
+        if replies:
+            await self._send_in_frames(replies)
 
     async def _look_up(self, asked: Sequence[Get | GetMany]) -> list[Message]:
-        await trio.lowlevel.checkpoint_if_cancelled()
         first = asked[0]
         keys = [key for request in asked for key in _keys(request)]
-        try:
-            await self._wait_visible(first.min_sequence, wait=first.wait)
-            entries = await self._platform.get_entries(keys)
-        except ExoStreamError as error:
-            if len(asked) == 1:
-                return [failure(first.id, error)]
-            # One bad key must not spoil its neighbours' answers.
-            return [reply for one in asked for reply in await self._look_up([one])]
+        await self._wait_visible(first.min_sequence, wait=first.wait)
+        entries = await self._platform.get_entries(keys)
         found = iter(entries)
         sequence = entries[0].sequence if entries else self._platform.cursor.sequence
         return [self._sendable(_reply(r, sequence, [next(found) for _ in _keys(r)])) for r in asked]
@@ -270,16 +276,17 @@ def _keys(request: Get | GetMany) -> Sequence[bytes]:
     return request.keys if isinstance(request, GetMany) else (request.key,)
 
 
-def _first(
-    asked: Sequence[Get | GetMany], keys_max: int
-) -> tuple[list[Get | GetMany], list[Get | GetMany]]:
-    """As many of the first as ask for no more keys than that together, and the rest."""
-    count = 0
-    for index, request in enumerate(asked):
+def _runs(asked: Sequence[Get | GetMany], keys_max: int) -> deque[list[Get | GetMany]]:
+    """Those that follow one another, as many as ask for no more keys than that together."""
+    runs: deque[list[Get | GetMany]] = deque()
+    count = keys_max + 1
+    for request in asked:
         count += len(_keys(request))
-        if index and count > keys_max:
-            return list(asked[:index]), list(asked[index:])
-    return list(asked), []
+        if count > keys_max:
+            runs.append([])
+            count = len(_keys(request))
+        runs[-1].append(request)
+    return runs
 
 
 def _reply(

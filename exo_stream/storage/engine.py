@@ -125,8 +125,15 @@ class Retention:
 class Reader(Protocol):
     """A thread's own way into the file. Everything it is asked is one read-only transaction."""
 
-    def fetch(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:
-        """[reader] The row of each row key at ``version``, tombstones included, in few queries."""
+    def fetch(
+        self, version: Version, keys: Sequence[bytes], *, bytes_max: int | None = None
+    ) -> list[Row | None]:
+        """[reader] The rows of the first of these row keys at ``version``, tombstones included, in
+        few queries.
+
+        It answers all of the keys, or at least one of them and as many as it takes to have
+        ``bytes_max`` of values; beyond that it loads about 4 MiB, or one value.
+        """
 
     def log_page(
         self, after: int, *, through: int, batches_max: int, bytes_max: int

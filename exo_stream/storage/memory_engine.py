@@ -239,11 +239,20 @@ class MemoryReader:
     def __init__(self, log: MemoryLog) -> None:
         self._log = log
 
-    def fetch(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:
-        """[reader] The row of each row key at ``version``, tombstones included."""
+    def fetch(
+        self, version: Version, keys: Sequence[bytes], *, bytes_max: int | None = None
+    ) -> list[Row | None]:
+        """[reader] The rows of the first of these row keys at ``version``."""
         assert isinstance(version, TableVersion), version
-        nodes = [(key, version.live.node(key, version.frontier)) for key in keys]
-        return [None if node is None else Row(key, node[0], node[1]) for key, node in nodes]
+        rows: list[Row | None] = []
+        size = 0
+        for key in keys:
+            node = version.live.node(key, version.frontier)
+            rows.append(None if node is None else Row(key, node[0], node[1]))
+            size += 0 if node is None or node[1] is None else len(node[1])
+            if bytes_max is not None and size >= bytes_max:
+                break
+        return rows
 
     def log_page(
         self, after: int, *, through: int, batches_max: int, bytes_max: int

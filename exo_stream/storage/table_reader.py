@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Final
 
 from exo_stream.model import Row
@@ -20,6 +21,12 @@ _CACHED_ROWS_MAX: Final = 256
 
 _KEYS_MAX: Final = 64
 """Keys that look for their sub-blocks together: it bounds what one query brings."""
+
+_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What the sub-blocks of such keys may have together; those of one key may have more."""
+
+_Wanted = tuple[bytes, "Row | None", list[Place]]
+"""A key, its row if that is newer than every block, and else where it may be."""
 
 
 def places_of(version: TableVersion, key: bytes) -> Iterator[Place]:
@@ -55,28 +62,64 @@ def lookup(version: TableVersion, key: bytes, cache: SubBlockCache) -> Row | Col
 
 
 def fetch(
-    version: TableVersion, keys: Sequence[bytes], rows: Rows, cache: SubBlockCache
+    version: TableVersion,
+    keys: Sequence[bytes],
+    rows: Rows,
+    cache: SubBlockCache,
+    *,
+    bytes_max: int | None = None,
 ) -> list[Row | None]:
-    """The row of each row key, tombstones included."""
+    """The rows of the first of these row keys, tombstones included: of all of them, or of as
+    many as it takes to have ``bytes_max`` of values, about.
+    """
     found: dict[bytes, Row | None] = {}
-    wanted: list[tuple[bytes, list[Place]]] = []
-    for key in sorted(set(keys)):  # neighbours share sub-blocks
+    size = 0
+    for part in _parts(version, dict.fromkeys(keys)):
+        for key, row in zip([key for key, _, _ in part], _rows(part, rows, cache), strict=True):
+            found[key] = row
+            size += 0 if row is None or row.value is None else len(row.value)
+        if bytes_max is not None and size >= bytes_max:
+            break
+    return [found[key] for key in takewhile(found.__contains__, keys)]
+
+
+def _parts(version: TableVersion, keys: Iterable[bytes]) -> Iterator[list[_Wanted]]:
+    """The keys in order, as many at a time as may look for their sub-blocks together."""
+    part: list[_Wanted] = []
+    seen: set[Place] = set()
+    size = 0
+    for key in keys:
         row = in_memtables(version, key)
         places = [] if row is not None else list(places_of(version, key))
-        if places:
-            wanted.append((key, places))
-        else:
-            found[key] = row
-    for start in range(0, len(wanted), _KEYS_MAX):
-        part = wanted[start : start + _KEYS_MAX]
-        places = [place for _, places in part for place in places]
-        decoded = dict(zip(places, sub_blocks.load(places, rows, cache), strict=True))
-        for key, candidates in part:
-            found[key] = _first(key, [decoded[place] for place in candidates])
-    return [found[key] for key in keys]
+        more = _size(place for place in places if place not in seen)
+        if part and (len(part) == _KEYS_MAX or size + more > _BYTES_MAX):
+            yield part
+            part, seen, size, more = [], set(), 0, _size(places)
+        part.append((key, row, places))
+        seen.update(places)
+        size += more
+    if part:
+        yield part
 
 
-def _first(key: bytes, candidates: Sequence[SubBlock]) -> Row | None:
+def _size(places: Iterable[Place]) -> int:
+    return sum([block.fences.sizes[at] for block, at in places])
+
+
+def _rows(part: Sequence[_Wanted], rows: Rows, cache: SubBlockCache) -> list[Row | None]:
+    places = [place for _, _, places in part for place in places]
+    if len(part) == 1 and _size(places) > _BYTES_MAX:
+        # Large values of one key, an older one in each run: the first that is found will do.
+        loads = (sub_blocks.load([place], rows, cache)[0] for place in places)
+        return [_first(part[0][0], loads)]
+    decoded = dict(zip(places, sub_blocks.load(places, rows, cache), strict=True))
+    return [
+        row if not candidates else _first(key, [decoded[place] for place in candidates])
+        for key, row, candidates in part
+    ]
+
+
+def _first(key: bytes, candidates: Iterable[SubBlock]) -> Row | None:
     for sub_block in candidates:
         row = sub_block.row(key)
         if row is not None:
@@ -91,11 +134,13 @@ class TableReader:
         self._cursor = cursor
         self._cache = cache
 
-    def fetch(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:
-        """[reader] The row of each row key at ``version``, tombstones included, in few queries."""
+    def fetch(
+        self, version: Version, keys: Sequence[bytes], *, bytes_max: int | None = None
+    ) -> list[Row | None]:
+        """[reader] The rows of the first of these row keys at ``version``, in few queries."""
         assert isinstance(version, TableVersion), version
         with self._cursor.transaction() as rows:
-            return fetch(version, keys, rows, self._cache)
+            return fetch(version, keys, rows, self._cache, bytes_max=bytes_max)
 
     def page(self, scan: Scan) -> Page:
         """[reader] The page that ``scan`` makes."""

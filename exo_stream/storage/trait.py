@@ -52,16 +52,19 @@ class InlineStore:
             version = self._engine.version
             found: dict[bytes, Row | None] = {}
             cold: list[bytes] = []
-            for key in keys:
+            for key in dict.fromkeys(keys):
                 answer = self._engine.lookup(version, row_key(Keyspace.STORE, key))
                 if isinstance(answer, Cold):
                     cold.append(key)
                 else:
                     found[key] = answer
             if cold:
-                rows = self._open_reader().fetch(
-                    version, [row_key(Keyspace.STORE, key) for key in cold]
-                )
+                wanted = [row_key(Keyspace.STORE, key) for key in cold]
+                bound = self._limits.get_many_bytes_max
+                rows = self._open_reader().fetch(version, wanted, bytes_max=bound)
+                if len(rows) < len(cold):
+                    size = sum(len(row.value) for row in rows if row is not None and row.value)
+                    raise LimitExceededError("get_many_bytes_max", bound, size)
                 found.update(zip(cold, rows, strict=True))
             return [(key, row.value if (row := found[key]) else None) for key in keys]
 

@@ -39,6 +39,9 @@ from exo_stream.storage.engine import (
 
 T = TypeVar("T")
 
+_KEYS_MAX: Final = 64
+"""Keys asked of the backend at a time, since their values may be large."""
+
 _UNKNOWN_VERSION: Final = 0
 """The sequence of a row whose last write the backend does not tell."""
 
@@ -225,8 +228,26 @@ class TraitReader:
     def __init__(self, store: StoreEngine) -> None:
         self._store = store
 
-    def fetch(self, version: Version, keys: Sequence[bytes]) -> list[Row | None]:  # noqa: ARG002
-        """[reader] The row of each row key; its sequence is 0, since the trait does not tell."""
+    def fetch(
+        self,
+        version: Version,  # noqa: ARG002  there is only the present
+        keys: Sequence[bytes],
+        *,
+        bytes_max: int | None = None,
+    ) -> list[Row | None]:
+        """[reader] The rows of the first of these row keys, up to 64 at a time.
+
+        Their sequence is 0, since the trait does not tell; nor does it tell sizes beforehand.
+        """
+        rows: list[Row | None] = []
+        size = 0
+        while len(rows) < len(keys) and (not rows or bytes_max is None or size < bytes_max):
+            part = self._fetch(keys[len(rows) : len(rows) + _KEYS_MAX])
+            rows += part
+            size += sum(len(row.value) for row in part if row is not None and row.value is not None)
+        return rows
+
+    def _fetch(self, keys: Sequence[bytes]) -> list[Row | None]:
         wanted = [key[1:] for key in keys if key[0] == Keyspace.STORE]
         found = dict(_call(partial(self._store.get_many, wanted)) if wanted else [])
         values = [found.get(key[1:]) if key[0] == Keyspace.STORE else None for key in keys]
