@@ -167,8 +167,7 @@ async def test_batches_are_not_read_for_a_client_that_takes_none(
             async with serving(platform) as (port, _, number), connected(number) as wire:
                 await wire.greet()
                 await wire.say(*[m.GetBatch(sequence, sequence) for sequence in range(1, 41)])
-                while not any(t.blocked_since for t in port.transports):  # noqa: ASYNC110  # no event
-                    await trio.sleep(0.01)
+                await _until(lambda: any(t.blocked_since for t in port.transports))
                 assert len(read) < 30
                 found = {(await wire.expect(m.Found)).id for _ in range(40)}
                 assert found == {*range(1, 41)} == {*read}
