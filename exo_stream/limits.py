@@ -48,7 +48,7 @@ class Limits:
     """Decoded sub-blocks kept in memory."""
     tail_bytes_max: int = 32 * MIB
     tail_batches_max: int = 65_536
-    """The newest batches, kept in memory for those who follow."""
+    """The newest batches, kept in memory for those who follow; encoded and decoded, both count."""
 
     page_rows_max: int = 4_096
     page_bytes_max: int = 4 * MIB

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Final
 
-from exo_stream.payload import ENTRY_BYTES, EncodedBatch
+from exo_stream.payload import ENTRY_BYTES, EncodedBatch, count_entries
+
+_BATCH_BYTES: Final = 272
+"""What a batch costs in memory beside its payload and its entries."""
 
 
 class Tail:
@@ -71,7 +75,10 @@ class Tail:
 
 
 def _held(batch: EncodedBatch) -> int:
-    return len(batch.payload) + ENTRY_BYTES * len(batch.entries)
+    # Keys and values are there twice once a batch is decoded, which any reader may do at any time
+    # and which the batch then keeps. A payload has the bytes of all of them, and little more.
+    payload = batch.payload
+    return _BATCH_BYTES + 2 * len(payload) + ENTRY_BYTES * count_entries(payload)
 
 
 def _sequence(batch: EncodedBatch) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exo_stream.model import Entry, Keyspace
-from exo_stream.payload import ENTRY_BYTES, EncodedBatch
+from exo_stream.payload import EncodedBatch, encode_entries
 from exo_stream.tail import Tail
 
 
@@ -16,7 +18,21 @@ def batch(sequence: int, size: int = 1) -> EncodedBatch:
 
 
 def held(size: int = 1) -> int:
-    return len(batch(1, size).payload) + ENTRY_BYTES
+    return tail_bytes([batch(1, size)])
+
+
+def tail_bytes(batches: list[EncodedBatch]) -> int:
+    tail = Tail(0, batches_max=len(batches), bytes_max=1 << 40)
+    tail.push(batches)
+    return tail.bytes
+
+
+def memory_bytes(batch: EncodedBatch) -> int:
+    """What Python allocated for it, and its place in a list."""
+    parts = [batch, batch.sequence, batch.committed_at, batch.payload, batch.entries]
+    for entry in batch.entries:
+        parts += [entry, entry.key, entry.value]
+    return 8 + sum(map(sys.getsizeof, parts))
 
 
 def tail_of(*sequences: int, after: int = 0, batches_max: int = 100, held_max: int = 100) -> Tail:
@@ -65,6 +81,22 @@ def test_one_batch_larger_than_everything_is_kept_alone() -> None:
     tail.push([batch(3, 1_000_000)])
     assert len(tail) == 1
     assert numbers(tail, 2) == [3]
+
+
+@pytest.mark.parametrize(
+    ("entries", "key", "size"), [(0, 1, 1), (1, 8, 100), (99, 32, 8), (2, 1, 10**6)]
+)
+def test_what_it_counts_is_what_a_decoded_batch_occupies(entries: int, key: int, size: int) -> None:
+    one = EncodedBatch(
+        10**12,
+        10**15,
+        encode_entries(
+            [Entry(Keyspace.STORE, b"%0*d" % (key, i), b"v" * size) for i in range(entries)]
+        ),
+    )
+    counted = tail_bytes([one])
+    assert one._entries is None, "counting decodes nothing"
+    assert 0.7 * counted <= memory_bytes(one) <= counted
 
 
 def test_numbers_may_have_holes() -> None:
