@@ -109,12 +109,15 @@ def delete_below(con: duckdb.DuckDBPyConnection, bound: int, *, rows_max: int) -
 def page(
     rows: Rows, after: int, *, through: int, batches_max: int, bytes_max: int
 ) -> list[EncodedBatch]:
-    """The batches that follow ``after``, none above ``through``, at least one if there is one.
+    """The batches that follow ``after`` up to ``through``, which was committed: at least one,
+    unless ``through`` is not above ``after``.
 
     Raises BatchEvictedError if ``after + 1`` is no longer in the file, CorruptionError if a
     checksum does not hold or a batch is missing.
     """
     last = min(through, after + batches_max)
+    if last <= after:
+        return []
     (found,) = rows.fetch(
         "SELECT count(*), min(sequence), max(sequence), sum(bytes) FROM log"
         " WHERE sequence BETWEEN ? AND ?",
@@ -122,10 +125,11 @@ def page(
     )
     count, oldest, newest, size = found
     if oldest != after + 1:
-        _explain_absence(rows, after + 1, last)
-        return []
+        raise _absence(rows, after + 1)
     if count != newest - after:
         raise CorruptionError(f"of the batches {oldest} to {newest} only {count} are in the log")
+    if newest != last:
+        raise CorruptionError(f"batch {newest + 1} is missing")
     if size > bytes_max:
         newest = _last_that_fits(rows, after, newest, bytes_max)
     return _read(rows, after, newest)
@@ -135,8 +139,6 @@ def after(rows: Rows, sequence: int, *, through: int, bytes_max: int) -> Iterato
     """Every batch after ``sequence`` up to ``through``, in order, page by page."""
     while sequence < through:
         batches = page(rows, sequence, through=through, batches_max=_CHUNK, bytes_max=bytes_max)
-        if not batches:
-            raise CorruptionError(f"batch {sequence + 1} is missing")
         yield from batches
         sequence = batches[-1].sequence
 
@@ -219,14 +221,12 @@ def _read(rows: Rows, after: int, last: int) -> list[EncodedBatch]:
     return batches
 
 
-def _explain_absence(rows: Rows, wanted: int, last: int) -> None:
-    """Raise unless it is natural that ``wanted`` is absent: the log has not come so far."""
+def _absence(rows: Rows, wanted: int) -> BatchEvictedError | CorruptionError:
+    """Why a batch that was committed is not there."""
     floor = _number(rows, meta.FLOOR)
     if wanted < floor:
-        raise BatchEvictedError(floor)
-    ((newest,),) = rows.fetch("SELECT max(sequence) FROM log")
-    if newest is not None and newest > wanted <= last:
-        raise CorruptionError(f"batch {wanted} is missing")
+        return BatchEvictedError(floor)
+    return CorruptionError(f"batch {wanted} is missing")
 
 
 def _number(rows: Rows, name: str) -> int:

@@ -83,9 +83,9 @@ class DuckDBEngine:
                     bytes_max=self._limits.page_bytes_max,
                 )
             except BatchEvictedError:
-                batches = []
-            if not batches:
-                raise CorruptionError(f"batch {after + 1} is in no block and not in the log")
+                raise CorruptionError(
+                    f"batch {after + 1} is in no block and not in the log"
+                ) from None
             table.apply(batches, None)
             after = batches[-1].sequence
         table.apply((), ends.floor)

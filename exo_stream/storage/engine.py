@@ -139,10 +139,10 @@ class Reader(Protocol):
         self, after: int, *, through: int, batches_max: int, bytes_max: int
     ) -> list[EncodedBatch]:
         """[reader] The batches that follow ``after``, none above ``through``, at least one if
-        there is one, checksums verified.
+        there is one, checksums verified. ``through`` was committed.
 
         Raises BatchEvictedError if ``after + 1`` is no longer there, CorruptionError on a
-        checksum that does not hold.
+        checksum that does not hold or a batch that is missing.
         """
 
     def sequence_at(self, committed_at: int) -> int:
