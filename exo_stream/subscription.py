@@ -128,6 +128,13 @@ class Subscription:
         """Whether it is at the frontier and has said so: it may take a live seat."""
         return self._caught_up and self.position == self._sources.frontier.visible
 
+    @property
+    def holds_page(self) -> bool:
+        """Whether the next pull makes a page of this subscriber's own: of the file or the table,
+        not of the tail, which all share.
+        """
+        return self._snapshot is not None or self.position < self._sources.tail.after
+
     def close(self) -> None:
         """Let go of a snapshot that is still being read."""
         if self._snapshot is not None:

@@ -286,6 +286,10 @@ class Blocked:
     blocked_since: float | None
     killed: bool = False
 
+    @property
+    def closed(self) -> bool:
+        return self.killed
+
     def kill(self) -> None:
         self.killed = True
 

@@ -96,6 +96,7 @@ class Answers:
 
     async def _get(self, asked: Sequence[Get | GetMany]) -> None:
         """Answer gets that want the same sequence, all at one."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         bound = self._limits.get_many_keys_max
         replies: list[Message] = []
         fitting: list[Get | GetMany] = []

@@ -57,7 +57,7 @@ class Budget:
         Whoever wants more than all there is waits until nothing else is held.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while self._held and self._held + size > self._bytes_max:
+        while size and self._held and self._held + size > self._bytes_max:
             self.relieve()
             self._room = trio.Event() if self._room.is_set() else self._room
             with trio.move_on_after(_RELIEF_SECONDS):

@@ -16,6 +16,7 @@ from exo_stream.protocol import closing
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.failures import failure
 from exo_stream.protocol.frames import HEAD_BYTES_MAX, SharedBody, split
+from exo_stream.server.budget import Share
 from exo_stream.subscription import Delivered, Pulled, Subscription
 
 if TYPE_CHECKING:
@@ -96,13 +97,23 @@ class Following:
             # One at a time, or the subscriptions of a client that does not read would each hold
             # a page of its own. And none sleeps in its turn, or the others would sleep with it.
             async with conversation.turn:
-                pulled = await subscription.pull_ready()
-                if pulled is not None:
-                    await self._deliver(pulled)
+                await self._pull_page()
         elif conversation.socket.transport.has_socket:
             await self._sit()
         else:
             await self._deliver(await subscription.pull())
+
+    async def _pull_page(self) -> None:
+        """Pull, and send what came; what it holds meanwhile is counted before it is read."""
+        limits = self._conversation.limits
+        with self._conversation.budget.open_share() as share:
+            if self._subscription.holds_page:
+                await share.wait_take(limits.page_bytes_max + limits.frame_bytes_max)
+            pulled = await self._subscription.pull_ready()
+            if isinstance(pulled, Delivered):
+                await self._deliver_batches(pulled.batches, share)
+            elif pulled is not None:
+                await self._deliver(pulled)
 
     async def _wait_pages_taken(self) -> None:
         # Not while holding the turn: a slow snapshot must not keep the others from theirs.
@@ -133,7 +144,8 @@ class Following:
         conversation = self._conversation
         match pulled:
             case Delivered(batches):
-                await self._deliver_batches(batches)
+                with conversation.budget.open_share() as share:
+                    await self._deliver_batches(batches, share)
             case feed.SnapshotPage(entries=entries):
                 for rows in _runs(entries, _entry_bytes, conversation.limits.frame_bytes_max):
                     self._pages_ahead += 1
@@ -144,15 +156,21 @@ class Following:
             case _:
                 await conversation.send(self._message(pulled))
 
-    async def _deliver_batches(self, batches: Sequence[EncodedBatch]) -> None:
-        """One frame after the other; only the one being sent is held encoded."""
+    async def _deliver_batches(self, batches: Sequence[EncodedBatch], share: Share) -> None:
+        """One frame after the other; only the one being sent is held encoded.
+
+        What ``share`` holds already covers the page and its frames. To take more while holding
+        that could leave all who send waiting for one another.
+        """
         conversation = self._conversation
         await trio.lowlevel.checkpoint_if_cancelled()
+        covered = share.held > 0
         for some in _runs(batches, _batch_bytes, conversation.limits.frame_bytes_max):
-            with conversation.budget.open_share() as share:
-                await share.wait_take(sum(map(_batch_bytes, some)))
-                for body in conversation.encode(some):
-                    await conversation.send_whole(body.websocket_head(self.id) + body.body)
+            size = 0 if covered else sum(map(_batch_bytes, some))
+            await share.wait_take(size)
+            for body in conversation.encode(some):
+                await conversation.send_whole(body.websocket_head(self.id) + body.body)
+            share.give(size)
 
     def _message(
         self,

@@ -62,7 +62,9 @@ class Port:
         blocked = [
             (transport.blocked_since, id(transport), transport)
             for transport in self.transports
-            if transport.blocked_since is not None and transport.blocked_since <= latest
+            if transport.blocked_since is not None
+            and transport.blocked_since <= latest
+            and not transport.closed
         ]
         if blocked:
             since, _, slowest = min(blocked)
