@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -131,6 +133,30 @@ async def test_stopped_clients_cost_the_others_nothing(reading: int, stopped: in
     assert received == [list(range(1, BATCHES + 1))] * reading
     assert found == list(range(1, BATCHES + 1))
     assert max(held) <= (reading + stopped) * LIMITS.frame_bytes_max
+
+
+@pytest.mark.slow
+async def test_who_begins_at_the_oldest_and_never_reads_holds_no_page_uncounted(
+    tmp_path: Path,
+) -> None:
+    """Pages of the log are a subscriber's own, so only as many are read as the budget covers."""
+    limits = replace(LIMITS, tail_bytes_max=MIB, in_flight_bytes_max=16 * MIB)
+    pages = limits.in_flight_bytes_max // (limits.page_bytes_max + limits.frame_bytes_max)
+    most = 0
+    with trio.fail_after(60):  # a guard against hanging, never a measure
+        async with open_platform(tmp_path / "log.duckdb", limits=limits) as platform:
+            for _ in range(BATCHES * 10):
+                await platform.put_batch([(b"k", VALUE)])
+            async with serving(platform) as (port, _, number):
+                idle = [await _subscribe(number, receive_buffer=4096) for _ in range(8 * pages)]
+                while port.transports or not most:  # until all were cut
+                    most = max(most, port.budget.held)
+                    await trio.sleep(0.01)
+                async with await _subscribe(number) as stream:
+                    assert await _read_batches(stream, BATCHES * 10)
+                for stream in idle:
+                    await stream.aclose()
+    assert 0 < most <= limits.in_flight_bytes_max
 
 
 @pytest.mark.slow
