@@ -100,21 +100,22 @@ def requirement(word: str) -> int | str:
 
 def parser() -> Parser:
     """The whole command line."""
-    shared = _shared()
     whole = Parser(
         prog="exo-stream",
         description="An event log and a key-value table in one DuckDB file: "
         "read the current state, then follow every change from the same cursor.",
         epilog=_EXIT_CODES,
-        parents=[shared],
+        parents=[_shared()],
     )
     url = os.environ.get("EXO_STREAM_URL") or URL
     whole.set_defaults(json=False, debug=False, log_level="", url=url, patience=PATIENCE_SECONDS)
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, *, description: str = "") -> Parser:
+        # Options of its own: set_defaults gave the others defaults, which here would undo what
+        # stood before the command.
         added: Parser = commands.add_parser(
-            name, help=summary, description=description or f"{summary}.", parents=[shared]
+            name, help=summary, description=description or f"{summary}.", parents=[_shared()]
         )
         return added
 
