@@ -1,15 +1,17 @@
-"""The command line's words: shared options before the command and after it."""
+"""The command line's words: options before the command and after it, and the version."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from exo_stream.cli.arguments import PATIENCE_SECONDS, URL, parser
-from exo_stream.cli.exit_codes import NOT_FOUND, UNAVAILABLE
+from exo_stream.cli.arguments import PATIENCE_SECONDS, URL, VERSION, parser
+from exo_stream.cli.exit_codes import NOT_FOUND, OK, UNAVAILABLE
+from tests.pages import ROOT
 from tests.served import Said, Served, serving, speak
 
 NOWHERE = "ws://127.0.0.1:1/v1/ws"
@@ -73,3 +75,9 @@ def test_a_write_meant_for_another_server_does_not_reach_the_default_one(
     monkeypatch.setenv("EXO_STREAM_URL", served.url)
     assert say("--url", NOWHERE, "put", "k", "v").code == UNAVAILABLE
     assert say("get", "k").code == NOT_FOUND
+
+
+def test_the_version_is_the_one_of_the_package(say: Callable[..., Said]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
+    assert say("--version") == Said(OK, f"exo-stream {VERSION}\n".encode(), "")

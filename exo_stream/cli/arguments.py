@@ -12,6 +12,9 @@ from exo_stream.cli.exit_codes import USAGE
 from exo_stream.cli.wording import from_argument
 from exo_stream.model import SEQUENCE_MAX
 
+VERSION: Final = "0.1.0"
+"""The package's, as in pyproject.toml. To ask for the installed one's would be slow to import."""
+
 URL: Final = "ws://127.0.0.1:4437/v1/ws"
 """Where ``serve`` listens by default."""
 
@@ -107,6 +110,7 @@ def parser() -> Parser:
         epilog=_EXIT_CODES,
         parents=[_shared()],
     )
+    whole.add_argument("--version", action="version", version=f"exo-stream {VERSION}")
     url = os.environ.get("EXO_STREAM_URL") or URL
     whole.set_defaults(json=False, debug=False, log_level="", url=url, patience=PATIENCE_SECONDS)
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
