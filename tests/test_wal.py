@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from exo_stream.errors import CorruptionError, FileInUseError, ForeignFileError
@@ -14,6 +15,7 @@ from exo_stream.storage import batch_log, wal
 from exo_stream.storage.database import open_database
 from exo_stream.storage.lock_file import LockFile
 from exo_stream.storage.repair import WalVerdict, repair_wal
+from exo_stream.storage.verify import verify
 from tests.batches import make_batch
 
 MEMORY = 64 * MIB
@@ -107,10 +109,37 @@ def test_every_shorter_log_lost_its_last_transaction_only(crashed: Crashed) -> N
 
 def test_nothing_is_trusted_behind_a_damaged_header(crashed: Crashed) -> None:
     for at in range(9):
-        assert wal.scan(flip(crashed.log, at)).intact_bytes == 0, at
-    for size in range(36):
-        scan = wal.scan(crashed.log[:size])
-        assert (scan.intact_bytes, scan.flush_follows) == (0, False), size
+        scan = wal.scan(flip(crashed.log, at))
+        assert (scan.intact_bytes, scan.header_lost) == (0, True), at
+
+
+def test_a_first_write_that_was_torn_is_no_lost_header(crashed: Crashed) -> None:
+    header = crashed.log[: crashed.log.index(b"\xff\xff") + 2]
+    torn = [header[:size] for size in range(len(header))] + [bytes(7), bytes(5000)]
+    for data in torn:
+        scan = wal.scan(data)
+        assert scan.damage == "its first write is not complete", data
+        assert (scan.intact_bytes, scan.flush_follows, scan.header_lost) == (0, False, False), data
+    damaged_field, damaged_end = header[:-5] + b"\x68", header[:-2] + b"\xfe"
+    for data in (damaged_field, damaged_end, bytes(7) + b"\1", bytes(40) + crashed.log[40:90]):
+        assert wal.scan(data).header_lost, data
+
+
+@pytest.mark.parametrize(
+    "log", [b"\xa5\x5a" * 2500, b"\xa5", bytes(40) + b"\xa5" * 9], ids=["long", "short", "behind"]
+)
+def test_a_log_that_is_garbage_is_refused_and_left_untouched(
+    crashed: Crashed, tmp_path: Path, log: bytes
+) -> None:
+    """DuckDB would take it for an empty one."""
+    path = crashed.copy(tmp_path / "garbage", log)
+    before = contents(path.parent)
+    with pytest.raises(CorruptionError, match="exo-stream repair-wal"):
+        open_database(path, memory_bytes=MEMORY)
+    (finding,) = verify(path).findings
+    assert "exo-stream repair-wal" in finding.sentence
+    assert repair_wal(path).verdict is WalVerdict.BEYOND_REPAIR
+    assert contents(path.parent) == before
 
 
 def hole(log: bytes, start: int) -> bytes:
@@ -229,7 +258,14 @@ def test_a_damaged_first_transaction_or_header_is_judged(crashed: Crashed, tmp_p
     torn = crashed.copy(tmp_path / "torn", crashed.log[:60])
     assert repair_wal(torn, apply=True).verdict is WalVerdict.REPAIRED
     assert newest(torn) == 0
-    headless = crashed.copy(tmp_path / "headless", crashed.log[:20])
+    unborn = crashed.copy(tmp_path / "unborn", crashed.log[:20])
+    assert repair_wal(unborn).verdict is WalVerdict.REPAIRABLE
+    assert repair_wal(unborn).reason.endswith("whose COMMIT may not have returned")
+    assert newest(crashed.copy(tmp_path / "opened", crashed.log[:20])) == 0
+    assert repair_wal(unborn, apply=True).verdict is WalVerdict.REPAIRED
+    assert repair_wal(unborn).verdict is WalVerdict.SOUND
+    assert newest(unborn) == 0
+    headless = crashed.copy(tmp_path / "headless", flip(crashed.log, 2))
     assert repair_wal(headless).verdict is WalVerdict.BEYOND_REPAIR
 
 
@@ -241,6 +277,35 @@ def test_logs_that_only_duckdb_itself_writes_are_not_touched(
     report = repair_wal(path)
     assert report.verdict is WalVerdict.BEYOND_REPAIR
     assert report.reason == "there is a feed.duckdb.wal.checkpoint, not ours"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xa5" * 5000, b"SQLite format 3\0" * 512])
+def test_a_file_of_another_kind_is_not_repaired(
+    crashed: Crashed, tmp_path: Path, content: bytes
+) -> None:
+    path = crashed.copy(tmp_path / "foreign", crashed.log[:-1])
+    path.write_bytes(content)
+    before = contents(path.parent)
+    with pytest.raises(ForeignFileError, match="is not an exo-stream file"):
+        repair_wal(path, apply=True)
+    assert contents(path.parent) == before
+
+
+def test_the_log_of_another_duckdb_file_is_not_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "other.duckdb"
+    with duckdb.connect(str(path)) as con:
+        con.execute("PRAGMA disable_checkpoint_on_shutdown")
+        con.execute("CREATE TABLE t (a INTEGER)")
+        con.execute("INSERT INTO t VALUES (1)")
+    wal_path = tmp_path / "other.duckdb.wal"
+    for log in (wal_path.read_bytes()[:-1], b"\xa5" * 50):
+        wal_path.write_bytes(log)
+        before = contents(tmp_path)
+        with pytest.raises(ForeignFileError, match="but not an exo-stream file"):
+            repair_wal(path, apply=True)
+        with pytest.raises(ForeignFileError, match="but not an exo-stream file"):
+            open_database(path, memory_bytes=MEMORY)
+        assert contents(tmp_path) == before
 
 
 def test_a_file_in_use_or_absent_is_refused(crashed: Crashed, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import stat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import duckdb
@@ -50,6 +51,22 @@ def exists(path: Path) -> bool:
 
 def inspect(path: Path, *, memory_bytes: int) -> None:
     """Raise unless the existing file at ``path`` is ours; the caller holds its lock."""
+    _check_magic(path)
+    refuse_hole(path, memory_bytes=memory_bytes)
+    _check_tables(path, path, memory_bytes=memory_bytes)
+
+
+def inspect_without_wal(path: Path, *, memory_bytes: int) -> None:
+    """Raise unless the file at ``path`` is ours, whatever its write-ahead log holds."""
+    _check_magic(path)
+    with TemporaryDirectory(prefix="exo-stream-inspect-") as folder:
+        # DuckDB looks for the log beside the name it is given.
+        alone = Path(folder) / "alone.duckdb"
+        alone.symlink_to(path.absolute())
+        _check_tables(path, alone, memory_bytes=memory_bytes)
+
+
+def _check_magic(path: Path) -> None:
     try:
         with path.open("rb") as file:
             head = file.read(_MAGIC_AT + len(_MAGIC))
@@ -57,9 +74,12 @@ def inspect(path: Path, *, memory_bytes: int) -> None:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
     if head[_MAGIC_AT:] != _MAGIC:
         raise ForeignFileError(f"{path} is not an exo-stream file")
-    refuse_hole(path)
+
+
+def _check_tables(path: Path, name: Path, *, memory_bytes: int) -> None:
+    """Open the file at ``path`` under ``name`` and look whether its tables are ours."""
     try:
-        con = attach(path, memory_bytes=memory_bytes, mode="READ_ONLY")
+        con = attach(name, memory_bytes=memory_bytes, mode="READ_ONLY")
     except duckdb.Error as error:
         raise refusal(path, error) from error
     try:
@@ -68,16 +88,18 @@ def inspect(path: Path, *, memory_bytes: int) -> None:
         con.close()
 
 
-def refuse_hole(path: Path) -> None:
-    """Raise CorruptionError if a transaction ends behind the damage in the write-ahead log.
+def refuse_hole(path: Path, *, memory_bytes: int) -> None:
+    """Raise CorruptionError if the write-ahead log is damaged where DuckDB would not say so.
 
-    DuckDB takes a damaged length for the log's end, and would silently drop what follows. A
-    tail without an end is left to it: that COMMIT cannot have returned.
+    It takes a damaged header for an empty log, and a damaged length for the log's end, and would
+    silently drop what follows. A tail without an end is left to it: that COMMIT may not have
+    returned. Raises ForeignFileError if the file is another program's: so is its log.
     """
     wal_path = beside(path, ".wal")
     if wal_path.exists():
         scan = wal.scan_structure(wal_path.read_bytes())
-        if scan.flush_follows or scan.flush_at_end:
+        if scan.header_lost or scan.flush_follows or scan.flush_at_end:
+            inspect_without_wal(path, memory_bytes=memory_bytes)
             raise CorruptionError(_damaged_wal(path))
 
 

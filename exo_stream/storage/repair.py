@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import count
@@ -17,7 +18,7 @@ from pathlib import Path
 from exo_stream.errors import CorruptionError, ForeignFileError
 from exo_stream.limits import Limits
 from exo_stream.logger import log
-from exo_stream.storage import directory, torn_checkpoint, wal
+from exo_stream.storage import directory, inspection, torn_checkpoint, wal
 from exo_stream.storage.lock_file import LockFile
 
 
@@ -59,6 +60,7 @@ def repair_wal(path: str | os.PathLike[str], *, apply: bool = False) -> WalRepor
         raise ForeignFileError(f"{real} is no file")
     lock = LockFile(real)
     try:
+        _refuse_foreign(real)
         report = _examine(real)
         torn: tuple[int, ...] = ()
         if report.verdict is WalVerdict.SOUND and report.wal_bytes:
@@ -70,6 +72,12 @@ def repair_wal(path: str | os.PathLike[str], *, apply: bool = False) -> WalRepor
         return _mend(real, report, torn) if torn else _cut(real, report)
     finally:
         lock.close()
+
+
+def _refuse_foreign(path: Path) -> None:
+    # A file that a CHECKPOINT tore does not open: what becomes of it is proven on a copy.
+    with suppress(CorruptionError):
+        inspection.inspect_without_wal(path, memory_bytes=Limits().engine_memory_bytes)
 
 
 def _examine(path: Path) -> WalReport:
@@ -97,9 +105,9 @@ def _judge(path: Path, scan: wal.WalScan) -> tuple[WalVerdict, str]:
             f"{scan.damage}, and later transactions follow: what is damaged had been made"
             " durable. Restore a backup"
         )
-    if not scan.intact_bytes:
+    if scan.header_lost:
         return WalVerdict.BEYOND_REPAIR, f"{scan.damage}, so nothing in it can be trusted"
-    returned = "may have returned" if scan.flush_at_end else "had not returned"
+    returned = "may have returned" if scan.flush_at_end else "may not have returned"
     return WalVerdict.REPAIRABLE, (
         f"{scan.damage}; it is in the last transaction, whose COMMIT {returned}"
     )

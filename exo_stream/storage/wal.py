@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 _WORD: Final = (1 << 64) - 1
@@ -19,6 +19,7 @@ _FIELD_END: Final = b"\xff\xff"
 _VERSION_START: Final = b"\x64\x00\x62\x65\x00\x02\x66\x00\x10"
 """Type WAL_VERSION, version 2, and a list of 16 numbers: the id of the database file."""
 _ITERATION_FIELD: Final = b"\x67\x00"
+_HEADER_MAX: Final = len(_VERSION_START) + 16 * 2 + len(_ITERATION_FIELD) + 10 + len(_FIELD_END)
 _FLUSH_PAYLOAD: Final = b"\x64\x00\x64\xff\xff"
 
 
@@ -52,7 +53,8 @@ class WalScan:
     ``damage`` says what is wrong behind that, ``None`` if the WAL ends there. ``flush_follows``
     tells whether a later transaction ends behind the damage: then what is damaged was followed
     by more, so it had been made durable. ``flush_at_end`` tells whether the damaged transaction
-    is the last and its own end is there.
+    is the last and its own end is there. ``header_lost`` tells that the log does not begin as
+    one does, and that no torn first write explains it: DuckDB would take it for an empty one.
     """
 
     size: int
@@ -61,6 +63,7 @@ class WalScan:
     damage: str | None
     flush_follows: bool
     flush_at_end: bool
+    header_lost: bool = False
 
 
 def scan(data: bytes) -> WalScan:
@@ -78,7 +81,9 @@ def scan_structure(data: bytes) -> WalScan:
 def _scan(data: bytes, *, verify: bool) -> WalScan:
     at = _header_end(data)
     if at is None:
-        return _damaged(data, 0, 0, "its header is damaged")
+        if _is_torn_birth(data):
+            return _damaged(data, 0, 0, "its first write is not complete")
+        return replace(_damaged(data, 0, 0, "its header is damaged"), header_lost=True)
     intact, transactions = at, 0
     while at < len(data):
         end, damage = _frame_end(data, at, verify=verify)
@@ -123,6 +128,22 @@ def _damaged(data: bytes, intact: int, transactions: int, damage: str) -> WalSca
         flush_follows=follows,
         flush_at_end=last >= intact and data.startswith(FLUSH, last),
     )
+
+
+def _is_torn_birth(data: bytes) -> bool:
+    """Whether a power cut leaves this of the first write: some of the header, or only its size."""
+    if not data.strip(b"\0"):
+        return True
+    if len(data) >= _HEADER_MAX or not _VERSION_START.startswith(data[: len(_VERSION_START)]):
+        return False
+    at = len(_VERSION_START)
+    for _ in range(16):
+        at = _varint_end(data, at)
+    rest = data[at:]
+    if not _ITERATION_FIELD.startswith(rest[: len(_ITERATION_FIELD)]):
+        return False
+    rest = rest[_varint_end(rest, len(_ITERATION_FIELD)) :]
+    return _FIELD_END.startswith(rest)
 
 
 def _header_end(data: bytes) -> int | None:
