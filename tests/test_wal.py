@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from structlog.testing import capture_logs
 
 from exo_stream.errors import CorruptionError, FileInUseError, ForeignFileError
 from exo_stream.limits import MIB
@@ -227,6 +228,27 @@ def test_damage_before_the_last_transaction_is_never_passed_over(
         with pytest.raises(CorruptionError, match="Restore a backup"):
             repair_wal(path, apply=True)
         assert contents(path.parent) == before
+
+
+def test_a_tail_that_is_dropped_is_told_of(crashed: Crashed, tmp_path: Path) -> None:
+    torn = crashed.log[: crashed.ends[-2] + 9]
+    path = crashed.copy(tmp_path / "torn", torn)
+    report = verify(path)
+    assert report.sound
+    (note,) = report.notes
+    assert note.startswith("the last 9 bytes of the write-ahead log are no whole transaction")
+    with capture_logs() as logs:
+        assert newest(path) == COMMITS - 1
+    told = {"event": "log tail cut", "path": str(path), "bytes": 9, "log_level": "warning"}
+    assert told in logs
+
+
+def test_a_whole_log_is_not_told_of(crashed: Crashed, tmp_path: Path) -> None:
+    path = crashed.copy(tmp_path / "whole", crashed.log)
+    assert verify(path).notes == ()
+    with capture_logs() as logs:
+        assert newest(path) == COMMITS
+    assert "log tail cut" not in [line["event"] for line in logs]
 
 
 def test_repair_keeps_copies_and_never_overwrites_them(crashed: Crashed, tmp_path: Path) -> None:

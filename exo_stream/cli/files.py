@@ -22,7 +22,13 @@ def verify(args: Namespace, out: Output) -> int:
     """Say what was read and every contradiction in it; an error if there is one."""
     report = verified(args.file)
     if out.is_json:
-        out.object({**asdict(report), "findings": [asdict(f) for f in report.findings]})
+        out.object(
+            {
+                **asdict(report),
+                "findings": [asdict(f) for f in report.findings],
+                "notes": [*report.notes],
+            }
+        )
     else:
         _print_report(report, out)
     return OK if report.sound else ERROR
@@ -33,6 +39,8 @@ def _print_report(report: Report, out: Output) -> None:
         out.line(f"{finding.where}: {finding.sentence}")
     if report.more:
         out.line(f"and {report.more:,} more")
+    for note in report.notes:
+        out.line(f"note: {note}")
     held = (
         f"{counted(report.batches, 'batch', 'batches')}"
         + (f" ({report.floor} to {report.newest})" if report.batches else "")

@@ -47,7 +47,9 @@ def open_database(path: str | os.PathLike[str], *, memory_bytes: int) -> Databas
     lock = LockFile(real)
     try:
         if inspection.exists(real):
-            inspection.inspect(real, memory_bytes=memory_bytes)
+            tail = inspection.inspect(real, memory_bytes=memory_bytes)
+            if tail:
+                log.warning("log tail cut", path=str(real), bytes=tail)
         else:
             creation.create(real, memory_bytes=memory_bytes)
         return Database(real, lock, memory_bytes=memory_bytes)

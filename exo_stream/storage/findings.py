@@ -19,7 +19,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What ``verify`` read, and all it found; ``more`` counts findings beyond those listed."""
+    """What ``verify`` read, and all it found; ``more`` counts findings beyond those listed.
+
+    ``notes`` are sentences on what is no damage, and yet worth knowing.
+    """
 
     path: str
     log_id: str
@@ -32,6 +35,7 @@ class Report:
     dead_rows: int
     findings: tuple[Finding, ...]
     more: int
+    notes: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:

@@ -49,11 +49,16 @@ def exists(path: Path) -> bool:
     return True
 
 
-def inspect(path: Path, *, memory_bytes: int) -> None:
-    """Raise unless the existing file at ``path`` is ours; the caller holds its lock."""
+def inspect(path: Path, *, memory_bytes: int) -> int:
+    """Raise unless the existing file at ``path`` is ours; the caller holds its lock.
+
+    Returns how many bytes at the end of its write-ahead log are no whole transaction, and are
+    dropped when it is opened.
+    """
     _check_magic(path)
-    refuse_hole(path, memory_bytes=memory_bytes)
+    tail = refuse_hole(path, memory_bytes=memory_bytes)
     _check_tables(path, path, memory_bytes=memory_bytes)
+    return tail
 
 
 def inspect_without_wal(path: Path, *, memory_bytes: int) -> None:
@@ -88,19 +93,22 @@ def _check_tables(path: Path, name: Path, *, memory_bytes: int) -> None:
         con.close()
 
 
-def refuse_hole(path: Path, *, memory_bytes: int) -> None:
+def refuse_hole(path: Path, *, memory_bytes: int) -> int:
     """Raise CorruptionError if the write-ahead log is damaged where DuckDB would not say so.
 
     It takes a damaged header for an empty log, and a damaged length for the log's end, and would
-    silently drop what follows. A tail without an end is left to it: that COMMIT may not have
-    returned. Raises ForeignFileError if the file is another program's: so is its log.
+    silently drop what follows. A tail without an end is left to it, and its size returned: that
+    COMMIT may not have returned. Raises ForeignFileError if the file is another program's: so
+    is its log.
     """
     wal_path = beside(path, ".wal")
-    if wal_path.exists():
-        scan = wal.scan_structure(wal_path.read_bytes())
-        if scan.header_lost or scan.flush_follows or scan.flush_at_end:
-            inspect_without_wal(path, memory_bytes=memory_bytes)
-            raise CorruptionError(_damaged_wal(path))
+    if not wal_path.exists():
+        return 0
+    scan = wal.scan_structure(wal_path.read_bytes())
+    if scan.header_lost or scan.flush_follows or scan.flush_at_end:
+        inspect_without_wal(path, memory_bytes=memory_bytes)
+        raise CorruptionError(_damaged_wal(path))
+    return scan.size - scan.intact_bytes
 
 
 def _damaged_wal(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,11 +33,11 @@ def verify(path: str | os.PathLike[str], *, memory_bytes: int = OFFLINE_MEMORY_B
         raise ForeignFileError(f"{real} is no file")
     lock = LockFile(real)
     try:
-        inspection.inspect(real, memory_bytes=memory_bytes)
+        tail = inspection.inspect(real, memory_bytes=memory_bytes)
         with TemporaryDirectory(prefix="exo-stream-verify-") as spill:
             con = attach(real, memory_bytes=memory_bytes, mode="READ_ONLY", spill=spill)
             with closing(con):
-                return _read(real, con)
+                return replace(_read(real, con), notes=_notes(tail))
     except CorruptionError as error:
         return _unreadable(real, str(error))
     except duckdb.Error as error:
@@ -46,6 +47,16 @@ def verify(path: str | os.PathLike[str], *, memory_bytes: int = OFFLINE_MEMORY_B
         raise problem from error
     finally:
         lock.close()
+
+
+def _notes(tail: int) -> tuple[str, ...]:
+    if not tail:
+        return ()
+    note = (
+        f"the last {tail:,} bytes of the write-ahead log are no whole transaction: its COMMIT may"
+        " not have returned, and opening the file drops them"
+    )
+    return (note,)
 
 
 def _read(path: Path, con: duckdb.DuckDBPyConnection) -> Report:
