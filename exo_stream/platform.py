@@ -191,11 +191,17 @@ class Platform:
         return [(key, entry.value) for key, entry in zip(keys, entries, strict=True)]
 
     async def get_entries(
-        self, keys: Sequence[bytes], *, min_sequence: int = 0, wait: bool = True
+        self,
+        keys: Sequence[bytes],
+        *,
+        min_sequence: int = 0,
+        wait: bool = True,
+        bytes_max: int | None = None,
     ) -> list[VersionedValue]:
         """``get_entry`` for several keys at one sequence, in the order asked.
 
-        Raises LimitExceededError if their values have more than ``get_many_bytes_max`` together.
+        Raises LimitExceededError if their values have more than ``bytes_max`` together, which is
+        ``get_many_bytes_max`` unless told.
         """
         if not isinstance(keys, Sequence):
             raise InvalidRequestError("keys are a sequence of keys")
@@ -206,7 +212,7 @@ class Platform:
         rows = await self._reads.rows(
             version,
             [row_key(Keyspace.STORE, key) for key in keys],
-            bytes_max=self.limits.get_many_bytes_max,
+            bytes_max=self.limits.get_many_bytes_max if bytes_max is None else bytes_max,
         )
         return [
             VersionedValue(None, 0, version.frontier)

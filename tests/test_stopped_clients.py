@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from exo_stream.limits import KIB, MIB, Limits
-from exo_stream.model import Batch, Cursor
+from exo_stream.model import Batch, Cursor, VersionedValue
 from exo_stream.platform import open_platform
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.codec import encode
@@ -157,6 +158,44 @@ async def test_who_begins_at_the_oldest_and_never_reads_holds_no_page_uncounted(
                 for stream in idle:
                     await stream.aclose()
     assert 0 < most <= limits.in_flight_bytes_max
+
+
+@pytest.mark.slow
+async def test_who_asks_for_much_and_never_reads_holds_one_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Large answers are counted before they are read, and one at a time is read for a client."""
+    limits = replace(
+        LIMITS, get_many_bytes_max=8 * MIB, message_bytes_max=8 * MIB, in_flight_bytes_max=32 * MIB
+    )
+    values = [(b"%d" % i, bytes(MIB)) for i in range(6)]
+    get = m.GetMany(1, tuple(key for key, _ in values))
+    looked_up: list[int] = []
+    with trio.fail_after(60):  # a guard against hanging, never a measure
+        async with open_platform(":memory:", limits=limits) as platform:
+            await platform.put_batch(values)
+            get_entries = platform.get_entries
+
+            async def counted(
+                keys: Sequence[bytes], *, bytes_max: int | None = None
+            ) -> list[VersionedValue]:
+                looked_up.append(len(keys))
+                return await get_entries(keys, bytes_max=bytes_max)
+
+            monkeypatch.setattr(platform, "get_entries", counted)
+            async with serving(platform) as (port, _, number):
+                async with await _subscribe(number, receive_buffer=4096) as stopped:
+                    for id_ in range(2, 42):
+                        await stopped.send_all(frame(2, encode([replace(get, id=id_)])))
+                    await _until(lambda: port.budget.held > 0)
+                    await trio.testing.wait_all_tasks_blocked(0.2)
+                    # Once to see that it is more than a frame, and once for its answer.
+                    assert looked_up == [6, 6]
+                async with connected(number) as wire:  # and another is answered meanwhile
+                    await wire.greet()
+                    await wire.say(replace(get, id=1))
+                    answer = await wire.expect(m.Values)
+    assert [len(value or b"") for value in answer.values] == [MIB] * 6
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ from exo_stream.protocol.messages import (
 )
 from exo_stream.scan import Scan as StoreScan
 from exo_stream.scan import bounds
+from exo_stream.server.budget import Share
 from exo_stream.server.transport import RECEIVE_BYTES
 
 if TYPE_CHECKING:
@@ -107,11 +108,23 @@ class Answers:
                 replies.append(failure(request.id, error))
             else:
                 fitting.append(request)
-        runs = _runs(fitting, bound)
+        try:
+            await self._wait_visible(asked[0].min_sequence, wait=asked[0].wait)
+        except ExoStreamError as error:
+            replies += [failure(request.id, error) for request in fitting]
+            fitting = []
+        async with self._turn:
+            with self._conversation.budget.open_share() as share:
+                await self._get_in_turn(_runs(fitting, bound), replies, share)
+
+    async def _get_in_turn(
+        self, runs: deque[list[Get | GetMany]], replies: list[Message], share: Share
+    ) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         while runs:
             run = runs.popleft()
             try:
-                replies += await self._look_up(run)
+                replies += await self._look_up(run, share)
             except ExoStreamError as error:
                 if len(run) > 1:
                     # Neither may one bad key spoil its neighbours' answers, nor may values that
@@ -120,19 +133,30 @@ class Answers:
                     continue
                 replies.append(failure(run[0].id, error))
             if sum(map(_size, replies)) >= self._limits.frame_bytes_max:
-                await self._send_in_frames(replies)
+                await self._send_in_frames(replies, share)
                 replies = []
         if replies:
-            await self._send_in_frames(replies)
+            await self._send_in_frames(replies, share)
 
-    async def _look_up(self, asked: Sequence[Get | GetMany]) -> list[Message]:
-        first = asked[0]
+    async def _look_up(self, asked: Sequence[Get | GetMany], share: Share) -> list[Message]:
         keys = [key for request in asked for key in _keys(request)]
-        await self._wait_visible(first.min_sequence, wait=first.wait)
-        entries = await self._platform.get_entries(keys)
+        entries = await self._entries(keys, share)
         found = iter(entries)
         sequence = entries[0].sequence if entries else self._platform.cursor.sequence
         return [self._sendable(_reply(r, sequence, [next(found) for _ in _keys(r)])) for r in asked]
+
+    async def _entries(self, keys: Sequence[bytes], share: Share) -> list[VersionedValue]:
+        """The entries; more than a frame of values is counted before it is read."""
+        if not share.held:
+            try:
+                return await self._platform.get_entries(
+                    keys, bytes_max=self._limits.frame_bytes_max
+                )
+            except LimitExceededError:
+                await share.wait_take(
+                    self._limits.get_many_bytes_max + self._limits.message_bytes_max
+                )
+        return await self._platform.get_entries(keys)
 
     def _sendable(self, reply: Value | Values) -> Message:
         # A client that keeps to the same bound would hang up on a larger message.
@@ -153,19 +177,23 @@ class Answers:
                 return
         raise NotVisibleYetError(frontier.visible, min_sequence)
 
-    async def _send_in_frames(self, replies: Sequence[Message]) -> None:
-        """Say it in one frame, or in more if that would be a large one."""
+    async def _send_in_frames(self, replies: Sequence[Message], share: Share) -> None:
+        """Say it in one frame, or in more if that would be a large one.
+
+        What ``share`` holds covers them: to take more while holding it could leave all who
+        answer waiting for one another.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         frame: list[Message] = []
         size = 0
         for reply in replies:
             cost = _size(reply)
             if frame and size + cost > self._limits.frame_bytes_max:
-                await self._send_counted(frame, size)
+                await self._send_counted(frame, 0 if share.held else size)
                 frame, size = [], 0
             frame.append(reply)
             size += cost
-        await self._send_counted(frame, size)
+        await self._send_counted(frame, 0 if share.held else size)
 
     async def _send_counted(self, messages: Sequence[Message], size: int) -> None:
         if size < RECEIVE_BYTES:
