@@ -32,7 +32,8 @@ def test_every_metric_has_a_key_of_its_own() -> None:
     assert told["cpu/1/percent"] == "20.0"
     assert told["load/15m"] == "0.12"
     assert told["memory/percent"] == "25.0"
-    assert told["volume/root/percent"] == "44.4"
+    volume = "volume/root"
+    assert told[f"{volume}/percent"] == "44.4"
     assert told["volume/var-lib/free_bytes"] == "10"
     assert told["uptime/minutes"] == "2"
     assert '"name": "init"' in told["processes/top/1"]

@@ -154,7 +154,9 @@ def test_tidy_complains(tmp_path: Path) -> None:
         pytest.param("see https://" + INDEX_HOSTS[0] + "/project", 1, id="an index"),
         pytest.param("pip install " + INDEX_OPTIONS[0] + " X", 1, id="an option that names one"),
         pytest.param('open("/' + 'home/ada/feed.duckdb")', 1, id="somebody's home"),
-        pytest.param("GET /v1/work/items, ~/home/x, /tmp/feed.duckdb", 0, id="only look like it"),
+        pytest.param(
+            "GET /v1/" + "work/items, ~/home/x, /tmp/feed.duckdb", 0, id="only look like it"
+        ),
     ],
 )
 def test_what_belongs_to_a_machine_is_found(tmp_path: Path, text: str, found: int) -> None:
