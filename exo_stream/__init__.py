@@ -27,7 +27,8 @@ from exo_stream.feed import (
 )
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, Entry, VersionedValue
-from exo_stream.platform import Platform, open_platform
+from exo_stream.opening import open_platform
+from exo_stream.platform import Platform
 from exo_stream.producers import Producer
 from exo_stream.storage.engine import Retention, StoreEngine
 

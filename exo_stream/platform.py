@@ -2,54 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from os import PathLike, fspath
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Literal, TypeVar
 
 import outcome
 import trio
 
-from exo_stream.actors import compaction, fanout, ingest, query
-from exo_stream.actors.mailbox import Bell, Mailbox
-from exo_stream.actors.orders import Decide, MoveFloor, Work
-from exo_stream.actors.reads import Read, Reads
 from exo_stream.decision import Decision, Refuse
 from exo_stream.errors import (
     BatchEvictedError,
     InvalidRequestError,
     LimitExceededError,
-    NotVisibleYetError,
-    PlatformClosedError,
     UnsupportedError,
 )
-from exo_stream.frontier import Frontier
-from exo_stream.interest import Interest
-from exo_stream.limits import Limits
+from exo_stream.ground import Ground
 from exo_stream.local_feed import LocalFeed
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, Keyspace, VersionedValue, row_key
-from exo_stream.nursery import nursery_unseen
 from exo_stream.payload import EncodedBatch
 from exo_stream.producers import Producer
 from exo_stream.scan import Scan, bounds
 from exo_stream.selectors import Selector
-from exo_stream.snapshots import Snapshots
 from exo_stream.starts import chosen_start
 from exo_stream.storage.engine import (
-    Engine,
     EngineStatistics,
-    Retention,
-    StoreEngine,
-    Version,
 )
-from exo_stream.storage.hop import Hop, TimedHop, open_thread_hop
-from exo_stream.storage.memory_engine import MemoryEngine, wall_clock
-from exo_stream.storage.trait_backend import TraitBackend
-from exo_stream.subscription import Sources
-from exo_stream.tail import Tail
+from exo_stream.storage.hop import TimedHop
 from exo_stream.writes import (
     Requirement,
     StoreWrite,
@@ -60,12 +39,6 @@ from exo_stream.writes import (
 )
 
 T = TypeVar("T")
-
-IN_MEMORY: Final = ":memory:"
-"""The path of a platform without a file: nothing survives it."""
-
-THREADS: Final = ("writer", "near reader", "far reader")
-"""Everything else runs on the trio thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +60,14 @@ class Platform:
     course, and a retry as the same producer tells what became of it.
     """
 
-    def __init__(
-        self,
-        sources: Sources,
-        writes: Mailbox[Decide[Any]],
-        work: Mailbox[Work],
-        writing: TimedHop,
-    ) -> None:
+    def __init__(self, ground: Ground, writing: TimedHop) -> None:
+        self._ground = ground
         self._writing = writing
-        self.sources = sources
+        self.sources = sources = ground.sources
         self.limits = sources.limits
         self._reads = sources.reads
         self._engine = sources.reads.engine
         self._frontier = sources.frontier
-        self._writes = writes
-        self._work = work
 
     @property
     def log_id(self) -> str:
@@ -153,8 +119,8 @@ class Platform:
 
     async def write_many(self, writes: Sequence[StoreWrite]) -> list[outcome.Outcome[int]]:
         """Hand over several checked writes at once; return what became of each of them."""
-        return await self._writes.ask_all(
-            [Decide(decide=self._decision(write), size=write.size) for write in writes]
+        return await self._ground.decide_all(
+            [(self._decision(write), write.size) for write in writes]
         )
 
     def _decision(self, write: StoreWrite) -> Decision[int]:
@@ -163,7 +129,7 @@ class Platform:
 
     async def decide(self, decide: Decision[T], *, size: int = 0) -> T:
         """Have the one writer decide, and return the decision's answer once it is durable."""
-        return await self._writes.ask(Decide(decide=decide, size=size))
+        return await self._ground.decide(decide, size=size)
 
     async def get(self, key: bytes, *, min_sequence: int = 0, wait: bool = True) -> bytes | None:
         """The key's latest value, None if it is absent. ``min_sequence`` as in ``get_entry``."""
@@ -208,7 +174,7 @@ class Platform:
         check_keys(keys)
         if len(keys) > self.limits.get_many_keys_max:
             raise LimitExceededError("get_many_keys_max", self.limits.get_many_keys_max, len(keys))
-        version = await self._version(min_sequence, wait=wait)
+        version = await self._ground.version(min_sequence, wait=wait)
         rows = await self._reads.rows(
             version,
             [row_key(Keyspace.STORE, key) for key in keys],
@@ -239,7 +205,7 @@ class Platform:
         low, high = bounds(start, end)
         if type(limit) is not int or limit < 0:
             raise InvalidRequestError("a limit is a number from 0 on")
-        version = await self._version(min_sequence, wait=wait)
+        version = await self._ground.version(min_sequence, wait=wait)
         pairs: list[tuple[bytes, bytes]] = []
         if not limit:
             await trio.lowlevel.checkpoint()
@@ -314,7 +280,7 @@ class Platform:
         """
         if type(cutoff_exclusive) is not int or not 0 <= cutoff_exclusive <= SEQUENCE_MAX:
             raise InvalidRequestError("a sequence number is an unsigned 64-bit integer")
-        return await self._work.ask(MoveFloor(cutoff=cutoff_exclusive))
+        return await self._ground.move_floor(cutoff_exclusive)
 
     def subscribe(
         self,
@@ -355,144 +321,3 @@ class Platform:
             len(self.sources.interest),
             self._engine.statistics(),
         )
-
-    async def _version(self, min_sequence: int, *, wait: bool) -> Version:
-        if type(min_sequence) is not int or not 0 <= min_sequence <= SEQUENCE_MAX:
-            raise InvalidRequestError("a sequence number is an unsigned 64-bit integer")
-        if self._writes.closed:
-            await trio.lowlevel.checkpoint()
-            raise PlatformClosedError("the platform is closed")
-        if min_sequence > self._frontier.visible:
-            if not wait:
-                await trio.lowlevel.checkpoint()
-                raise NotVisibleYetError(self._frontier.visible, min_sequence)
-            await self._frontier.wait_visible(min_sequence)
-        return self._engine.version  # noqa: ASYNC910  # the read that follows is one
-
-
-@asynccontextmanager
-async def open_platform(
-    path: str | PathLike[str] | None = None,
-    *,
-    engine: Engine | StoreEngine | None = None,
-    log_id: str | None = None,
-    limits: Limits | None = None,
-    retention: Retention | None = None,
-    clock: Callable[[], int] = wall_clock,
-    hop: Hop | None = None,
-) -> AsyncIterator[Platform]:
-    """Open the file at ``path``, or use ``engine``, and run the actors while the body runs.
-
-    ``":memory:"`` opens a store that ends with the body. An ``engine`` with only the nine methods
-    of ``StoreEngine`` serves the store face, as docs/embedding.md says; with a ``log_id`` its
-    cursors outlive the process. ``retention`` bounds the log; by default
-    it keeps everything. ``clock`` answers microseconds since the Unix epoch. ``hop`` is for tests:
-    it replaces the threads. Raises FileInUseError, ForeignFileError or CorruptionError; an error
-    of the body leaves as itself.
-    """
-    if (path is None) == (engine is None):
-        raise InvalidRequestError("a platform opens either a path or an engine")
-    if log_id is not None and path is not None:
-        raise InvalidRequestError("a file has its own log_id")
-    limits = limits or Limits()
-    async with AsyncExitStack() as stack:
-        hops = [hop] * len(THREADS) if hop else await _open_threads(stack)
-        if path is not None:
-            opened = await _open_engine(fspath(path), limits, clock, hops[0])
-        else:
-            assert engine is not None
-            opened = await hops[0](partial(_as_engine, engine, log_id))
-        try:
-            async with _running(opened, hops, limits, retention or Retention(), clock) as platform:
-                yield platform
-        finally:
-            with trio.CancelScope(
-                shield=True
-            ):  # bounded by one CHECKPOINT; a thread cannot be left
-                await hops[0](opened.close)
-
-
-async def _open_threads(stack: AsyncExitStack) -> list[Hop]:
-    # No checkpoint: opening a thread waits for nothing.
-    return [await stack.enter_async_context(open_thread_hop(name)) for name in THREADS]  # noqa: ASYNC910
-
-
-def _as_engine(engine: Engine | StoreEngine, log_id: str | None) -> Engine:
-    # A protocol cannot be asked at run time for the signatures that count; one name tells.
-    if hasattr(engine, "install"):
-        return cast("Engine", engine)
-    return TraitBackend(engine, log_id=log_id)
-
-
-async def _open_engine(path: str, limits: Limits, clock: Callable[[], int], hop: Hop) -> Engine:
-    if path == IN_MEMORY:
-        await trio.lowlevel.checkpoint()
-        return MemoryEngine(limits=limits, now=clock)
-    # Here, for clients and commands import this module too: DuckDB is a fifth of the whole import.
-    from exo_stream.storage.duckdb_engine import open_duckdb_engine  # noqa: PLC0415
-
-    return await hop(partial(open_duckdb_engine, path, limits=limits, now=clock))
-
-
-@asynccontextmanager
-async def _running(
-    engine: Engine,
-    hops: Sequence[Hop],
-    limits: Limits,
-    retention: Retention,
-    clock: Callable[[], int],
-) -> AsyncIterator[Platform]:
-    bell, changed = Bell(), Bell()
-    near: Mailbox[Read] = _mailbox(limits)
-    far: Mailbox[Read] = _mailbox(limits)
-    writes: Mailbox[Decide[Any]] = _mailbox(limits, bell)
-    work: Mailbox[Work] = _mailbox(limits, bell)
-    sources = _sources(engine, Reads(engine, near, far, limits), limits)
-    send, receive = trio.open_memory_channel[Sequence[EncodedBatch]](0)
-    writing = TimedHop(hops[0])
-    writer = ingest.Means(
-        writes, work, engine, writing, sources.reads, send, sources.tail, sources.frontier,
-        sources.snapshots, changed, clock, limits,
-    )  # fmt: skip
-    planner = compaction.Means(
-        engine, work, writes, sources.reads, sources.snapshots, changed, retention, clock, limits
-    )
-    try:
-        with nursery_unseen() as own:
-            async with trio.open_nursery() as readers:
-                readers.start_soon(query.run, near, engine, hops[1], limits)
-                readers.start_soon(query.run, far, engine, hops[2], limits)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(ingest.run, writer)
-                    nursery.start_soon(fanout.run, receive, sources.interest)
-                    nursery.start_soon(compaction.run, planner)
-                    with own:
-                        yield Platform(sources, writes, work, writing)
-                    # The body is done: no more writes. Ingest drains what waits, with compaction's
-                    # help, and closes what it owns, which ends the other two; the readers go last.
-                    writes.close()
-                near.close()
-                far.close()
-    finally:
-        # Callers from tasks outside the body are not cancelled with it; they must not wait on.
-        sources.frontier.close()
-        sources.interest.close()
-
-
-def _mailbox(limits: Limits, bell: Bell | None = None) -> Mailbox[Any]:
-    return Mailbox(
-        requests_max=limits.waiting_writes_max, bytes_max=limits.waiting_bytes_max, bell=bell
-    )
-
-
-def _sources(engine: Engine, reads: Reads, limits: Limits) -> Sources:
-    frontier = engine.version.frontier
-    return Sources(
-        log_id=engine.log_id,
-        reads=reads,
-        tail=Tail(frontier, batches_max=limits.tail_batches_max, bytes_max=limits.tail_bytes_max),
-        frontier=Frontier(frontier),
-        interest=Interest(frontier),
-        snapshots=Snapshots(engine, limits),
-        limits=limits,
-    )

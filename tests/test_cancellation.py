@@ -105,9 +105,9 @@ def test_a_cancelled_write_took_effect_or_did_not_and_a_retry_tells_which() -> N
             assert len(log) == len(NAMES) * WRITES
             await trio.sleep(1)
             assert seen == list(range(1, len(log) + 1))
-            assert len(platform._writes) == 0
-            assert platform._writes._waiting_bytes == 0
-            assert platform._writes._at_the_door == 0
+            assert len(platform._ground.writes) == 0
+            assert platform._ground.writes._waiting_bytes == 0
+            assert platform._ground.writes._at_the_door == 0
             nursery.cancel_scope.cancel()
 
     assert sweep(live) > 20

@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from exo_stream.client.connection import NOTES_HELD_MAX
 from exo_stream.errors import LimitExceededError, UnavailableError
 from exo_stream.limits import KIB, Limits
-from exo_stream.platform import open_platform
+from exo_stream.opening import open_platform
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
 from exo_stream.storage.hop import in_place

@@ -14,7 +14,8 @@ from trio_websocket import ConnectionClosed
 
 from exo_stream.limits import KIB, Limits
 from exo_stream.model import Cursor
-from exo_stream.platform import Platform, open_platform
+from exo_stream.opening import open_platform
+from exo_stream.platform import Platform
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.codec import encode

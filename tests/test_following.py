@@ -12,7 +12,8 @@ from trio.testing import MemorySendStream, MockClock, memory_stream_pair, wait_a
 
 from exo_stream.limits import KIB, Limits
 from exo_stream.model import Cursor
-from exo_stream.platform import Platform, open_platform
+from exo_stream.opening import open_platform
+from exo_stream.platform import Platform
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.codec import encode
 from exo_stream.protocol.messages import SUBPROTOCOL

@@ -287,7 +287,7 @@ async def test_closing_without_space_answers_everybody_and_tries_no_more(
             for number in range(5):
                 outside.start_soon(told, outcomes, str(number), put(platform, b"k"))  # noqa: ASYNC111
             # Leave before ingest is awake.
-            while not (len(platform._writes) or outcomes):  # noqa: ASYNC110
+            while not (len(platform._ground.writes) or outcomes):  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
     assert {type(outcome) for outcome in outcomes.values()} <= {StoreFullError, PlatformClosedError}
     assert len(outcomes) == 5
@@ -304,7 +304,7 @@ async def test_below_the_low_disk_mark_writes_are_refused_before_they_are_tried(
         assert await platform.get(b"a") is not None
         assert await platform.prune_batch_log(2) == 1, "what makes room passes the mark"
         expiry = Decide(decide=expire(b"p", before=0), frees=True)
-        assert await platform._writes.ask(expiry) is False
+        assert await platform._ground.writes.ask(expiry) is False
         engine.low = False
         assert await platform.put_batch([(b"k", b"v")]) == 3
 

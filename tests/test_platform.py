@@ -121,7 +121,7 @@ async def test_writes_that_wait_when_the_block_ends_are_still_answered(
             await put_one_by_one(platform, [b"k"])
             for number in range(10):
                 outside.start_soon(told, outcomes, str(number), put(platform, b"k"))  # noqa: ASYNC111
-            while len(platform._writes) < 10 and not outcomes:  # noqa: ASYNC110
+            while len(platform._ground.writes) < 10 and not outcomes:  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
     assert sorted(outcomes.values()) == list(range(2, 12))
     async with opened() as platform:

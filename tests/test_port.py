@@ -20,7 +20,8 @@ from trio_websocket import ConnectionClosed
 
 from exo_stream.errors import InvalidRequestError, OverloadedError, UnavailableError
 from exo_stream.limits import Limits
-from exo_stream.platform import Platform, open_platform
+from exo_stream.opening import open_platform
+from exo_stream.platform import Platform
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.http import Response
 from exo_stream.protocol.origin import Visitors

@@ -14,7 +14,7 @@ import trio.testing
 
 from exo_stream.limits import KIB, MIB, Limits
 from exo_stream.model import Batch, Cursor, VersionedValue
-from exo_stream.platform import open_platform
+from exo_stream.opening import open_platform
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.codec import encode
 from exo_stream.protocol.session import Role, Session

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exo_stream.errors import FileInUseError
-from exo_stream.platform import open_platform
+from exo_stream.opening import open_platform
 from tests.torture.child import Assignment
 from tests.torture.life import Ended, live
 

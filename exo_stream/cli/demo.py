@@ -26,7 +26,8 @@ from exo_stream.cli.telemetry import PREFIX, changes, metrics
 from exo_stream.errors import StoreFullError
 from exo_stream.feed import FeedMessage, SnapshotBegin, SnapshotEnd, SnapshotPage
 from exo_stream.model import Batch
-from exo_stream.platform import Platform, open_platform
+from exo_stream.opening import open_platform
+from exo_stream.platform import Platform
 from exo_stream.server.serve import serve
 
 log = structlog.get_logger()

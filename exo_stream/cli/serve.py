@@ -10,7 +10,7 @@ import trio
 
 from exo_stream.cli.exit_codes import OK
 from exo_stream.cli.output import Output
-from exo_stream.platform import open_platform
+from exo_stream.opening import open_platform
 from exo_stream.server.serve import serve as serve_platform
 from exo_stream.storage.engine import Retention
 

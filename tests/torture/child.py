@@ -25,7 +25,8 @@ from exo_stream.errors import (
     StoreError,
 )
 from exo_stream.model import Batch
-from exo_stream.platform import Platform, open_platform
+from exo_stream.opening import open_platform
+from exo_stream.platform import Platform
 from exo_stream.producers import Producer
 from tests.torture import workload
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from exo_stream.errors import CorruptionError
 from exo_stream.limits import KIB, MIB, Limits
-from exo_stream.platform import open_platform
+from exo_stream.opening import open_platform
 from exo_stream.producers import Producer
 from exo_stream.storage.directory import beside
 from exo_stream.storage.repair import WalVerdict, repair_wal

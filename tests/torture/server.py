@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from exo_stream.platform import open_platform
+from exo_stream.opening import open_platform
 from exo_stream.server.serve import serve
 from tests.torture import workload
 from tests.torture.child import Assignment, run, say

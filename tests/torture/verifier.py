@@ -9,7 +9,8 @@ import shutil
 from pathlib import Path
 
 from exo_stream.model import Batch
-from exo_stream.platform import Platform, open_platform
+from exo_stream.opening import open_platform
+from exo_stream.platform import Platform
 from exo_stream.storage.directory import file_bytes
 from exo_stream.storage.verify import verify
 from tests.torture.journal import Journal

@@ -1,0 +1,71 @@
+"""What the faces stand on: the one writer to decide, Versions to read at, one log to follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import outcome
+import trio
+
+from exo_stream.actors.mailbox import Mailbox
+from exo_stream.actors.orders import Decide, MoveFloor, Work
+from exo_stream.decision import Decision
+from exo_stream.errors import InvalidRequestError, NotVisibleYetError, PlatformClosedError
+from exo_stream.model import SEQUENCE_MAX
+from exo_stream.storage.engine import Version
+from exo_stream.subscription import Sources
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a face of the platform may use, and all of it.
+
+    ``clock`` answers microseconds since the Unix epoch.
+    """
+
+    sources: Sources
+    writes: Mailbox[Decide[Any]]
+    work: Mailbox[Work]
+    clock: Callable[[], int]
+
+    async def decide(self, decide: Decision[T], *, size: int = 0, frees: bool = False) -> T:
+        """Have the one writer decide, and return the decision's answer once it is durable.
+
+        ``size`` is what the request holds in memory while it waits, in bytes; ``frees`` says that
+        it only removes, so that it passes the low-disk mark.
+        """
+        return await self.writes.ask(Decide(decide=decide, size=size, frees=frees))
+
+    async def decide_all(
+        self, decisions: Sequence[tuple[Decision[T], int]]
+    ) -> list[outcome.Outcome[T]]:
+        """Hand over several decisions, each with its size, at once; what became of each."""
+        return await self.writes.ask_all(
+            [Decide(decide=decide, size=size) for decide, size in decisions]
+        )
+
+    async def move_floor(self, cutoff: int) -> int:
+        """Evict every batch of the log below ``cutoff``; answer how many batches that were."""
+        return await self.work.ask(MoveFloor(cutoff=cutoff))
+
+    async def version(self, min_sequence: int = 0, *, wait: bool = True) -> Version:
+        """The current Version, once it shows ``min_sequence``; pin it across an await.
+
+        Without ``wait`` it raises NotVisibleYetError at once if it does not show that yet.
+        """
+        if type(min_sequence) is not int or not 0 <= min_sequence <= SEQUENCE_MAX:
+            raise InvalidRequestError("a sequence number is an unsigned 64-bit integer")
+        if self.writes.closed:
+            await trio.lowlevel.checkpoint()
+            raise PlatformClosedError("the platform is closed")
+        frontier = self.sources.frontier
+        if min_sequence > frontier.visible:
+            if not wait:
+                await trio.lowlevel.checkpoint()
+                raise NotVisibleYetError(frontier.visible, min_sequence)
+            await frontier.wait_visible(min_sequence)
+        return self.sources.reads.engine.version  # noqa: ASYNC910  # the read that follows is one
