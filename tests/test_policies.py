@@ -31,7 +31,8 @@ from exo_stream.policies.policy import (
     SequenceScope,
     checked_policies,
 )
-from exo_stream.policies.pruning import Doomed, PruneCounts, Pruning
+from exo_stream.policies.pruning import Doomed, Pruning
+from exo_stream.policies.result import PruneCounts, PruneResult
 from exo_stream.policies.retention import LogRetention, cutoff, retained_floor
 
 Row = tuple[bytes, bytes, int]
@@ -467,3 +468,10 @@ def test_a_retention_that_keeps_nothing_by_mistake_is_refused(
     with pytest.raises(InvalidPolicyError) as caught:
         retention.check()
     assert caught.value.field == field
+
+
+def test_the_counts_of_a_result_add_up_over_its_policies() -> None:
+    result = PruneResult((PruneCounts(matched=3, deleted=2), PruneCounts(evicted=5, spared=1)))
+
+    assert result.total == PruneCounts(matched=3, deleted=2, evicted=5, spared=1)
+    assert PruneResult(()).total == PruneCounts()

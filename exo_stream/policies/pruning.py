@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple, assert_never
 from zlib import crc32
 
@@ -25,6 +24,7 @@ from exo_stream.policies.policy import (
     KeysPolicy,
     OrderEncoding,
 )
+from exo_stream.policies.result import PruneCounts
 
 HELD_BYTES_MAX: Final = 128 * MIB
 """What a pruning may hold unless its caller says otherwise: with keys of 33 bytes, 450,000 rows
@@ -42,31 +42,6 @@ class Doomed(NamedTuple):
 
     key: bytes
     version: int
-
-
-@dataclass(frozen=True, slots=True)
-class PruneCounts:
-    """What a pruning has seen so far; of several parts or policies, add them.
-
-    ``matched`` rows are of the family and have a match. Of these, ``ungrouped`` ones lack a capture
-    of ``group_by``, and ``malformed`` ones have no proper order where the rule asks for one: both
-    are left alone. ``deleted_bytes`` are those of their keys and values.
-    """
-
-    matched: int = 0
-    ungrouped: int = 0
-    malformed: int = 0
-    deleted: int = 0
-    deleted_bytes: int = 0
-
-    def __add__(self, other: PruneCounts) -> PruneCounts:
-        return PruneCounts(
-            self.matched + other.matched,
-            self.ungrouped + other.ungrouped,
-            self.malformed + other.malformed,
-            self.deleted + other.deleted,
-            self.deleted_bytes + other.deleted_bytes,
-        )
 
 
 class _Held(NamedTuple):
@@ -112,7 +87,11 @@ class Pruning:
     def counts(self) -> PruneCounts:
         """Of the rows judged so far, in this part."""
         return PruneCounts(
-            self._matched, self._ungrouped, self._malformed, self._deleted, self._deleted_bytes
+            matched=self._matched,
+            ungrouped=self._ungrouped,
+            malformed=self._malformed,
+            deleted=self._deleted,
+            deleted_bytes=self._deleted_bytes,
         )
 
     def judge(self, rows: Iterable[tuple[bytes, bytes, int]]) -> list[Doomed]:
