@@ -1,0 +1,239 @@
+"""Whether a reduce can be carried out: what is wrong with it, and where."""
+
+from __future__ import annotations
+
+from typing import Final, assert_never, cast
+
+from exo_stream.reduce.constraints import (
+    BoolEq,
+    Check,
+    Constraint,
+    Decimal128Range,
+    Decimal256Range,
+    FixedSizeBinaryEq,
+    FixedSizeBinaryIn,
+    FloatRange,
+    IntIn,
+    IntRange,
+    IsNotNull,
+    IsNull,
+    StringEq,
+    StringIn,
+    Uint64In,
+    Uint64Range,
+)
+from exo_stream.reduce.expressions import (
+    Arithmetic,
+    DateTruncDay,
+    Expression,
+    Field,
+    KeyField,
+    Lower,
+    ValueField,
+    ZOrderKeyField,
+)
+from exo_stream.reduce.kinds import AVERAGED, SUMMED, kind_of, width_of
+from exo_stream.reduce.request import GroupOrder, ReduceOp, Reducer, ReduceRequest
+from exo_stream.reduce.scalar import (
+    FIXED_SIZE_BINARY_BYTES_MAX,
+    InvalidReduceError,
+    Kind,
+    Scalar,
+    check_scalar,
+)
+
+REDUCERS_MAX: Final = 256
+GROUP_BY_MAX: Final = 64
+CHECKS_MAX: Final = 256
+VALUES_MAX: Final = 10_000
+"""What one constraint may list."""
+EXPRESSION_NODES_MAX: Final = 256
+"""Of one expression; it bounds the depth as well."""
+UINT16_MAX: Final = 0xFFFF
+UINT8_MAX: Final = 0xFF
+LIMIT_MAX: Final = 0xFFFF_FFFF
+
+
+def check_request(request: ReduceRequest) -> None:
+    """Raise InvalidReduceError if ``request`` cannot be carried out, naming what is wrong."""
+    if not request.reducers and not request.group_by:
+        raise InvalidReduceError("params", "there is neither a reducer nor anything to group by")
+    _check_count(len(request.reducers), REDUCERS_MAX, "reducers")
+    _check_count(len(request.group_by), GROUP_BY_MAX, "group_by")
+    for index, reducer in enumerate(request.reducers):
+        _check_reducer(reducer, f"reducers[{index}]")
+    for index, expression in enumerate(request.group_by):
+        _check_expression(expression, f"group_by[{index}]")
+    checks = request.filter.checks if request.filter is not None else ()
+    _check_count(len(checks), CHECKS_MAX, "filter.checks")
+    for index, check in enumerate(checks):
+        _check_check(check, f"filter.checks[{index}]")
+    _check_count(len(request.order_by), GROUP_BY_MAX + REDUCERS_MAX, "order_by")
+    for index, order in enumerate(request.order_by):
+        _check_order(order, request, f"order_by[{index}]")
+    _check_limit(request)
+
+
+def _check_limit(request: ReduceRequest) -> None:
+    limit = request.limit
+    if limit is None:
+        return
+    if not request.group_by:
+        raise InvalidReduceError("limit", "only groups can be limited")
+    if type(limit) is not int or not 0 <= limit <= LIMIT_MAX:
+        raise InvalidReduceError("limit", f"a limit is a number from 0 to {LIMIT_MAX}")
+
+
+def _check_order(order: GroupOrder, request: ReduceRequest, field: str) -> None:
+    if (order.group is None) == (order.result is None):
+        raise InvalidReduceError(field, "an order is by one group value or by one result")
+    if order.group is not None:
+        _check_index(order.group, len(request.group_by), f"{field}.group")
+    if order.result is not None:
+        _check_index(order.result, len(request.reducers), f"{field}.result")
+    if not request.group_by:
+        raise InvalidReduceError(field, "only groups can be ordered")
+
+
+def _check_index(index: int, count: int, field: str) -> None:
+    if type(index) is not int or not 0 <= index < count:
+        raise InvalidReduceError(field, f"{index!r} is none of {count}")
+
+
+def _check_reducer(reducer: Reducer, field: str) -> None:
+    op, expr = reducer.op, reducer.expr
+    if not isinstance(op, ReduceOp):
+        raise InvalidReduceError(f"{field}.op", f"{op!r} is no operation")
+    if op is ReduceOp.COUNT_ALL:
+        if expr is not None:
+            raise InvalidReduceError(f"{field}.expr", "count_all takes no expression")
+        return
+    if expr is None:
+        raise InvalidReduceError(f"{field}.expr", f"{op.name.lower()} needs an expression")
+    _check_expression(expr, f"{field}.expr")
+    able = {ReduceOp.SUM_FIELD: SUMMED, ReduceOp.AVG_FIELD: AVERAGED}.get(op)
+    kind = kind_of(expr)
+    if able is not None and kind is not None and kind not in able:
+        raise InvalidReduceError(field, f"{op.name.lower()} cannot add up {kind.name.lower()}")
+
+
+def _check_expression(expression: Expression, field: str) -> None:
+    nodes = [expression]
+    for seen, node in enumerate(nodes):  # it grows while it is read
+        if seen >= EXPRESSION_NODES_MAX:
+            raise InvalidReduceError(
+                field, f"an expression has at most {EXPRESSION_NODES_MAX} parts"
+            )
+        match node:
+            case KeyField() | ZOrderKeyField() | ValueField():
+                _check_field(node, field)
+            case Scalar():
+                check_scalar(node, field)
+            case Arithmetic(left=left, right=right):
+                nodes += (left, right)
+            case Lower(operand=operand) | DateTruncDay(operand=operand):
+                nodes.append(operand)
+            case _:
+                raise InvalidReduceError(field, f"{node!r} is no expression")
+
+
+def _check_field(field: Field, path: str) -> None:
+    _check_binary_len(field.kind, field.fixed_size_binary_len, path)
+    match field:
+        case KeyField(bit_offset=bit_offset):
+            _check_number(bit_offset, UINT16_MAX, f"{path}.bit_offset")
+        case ZOrderKeyField(bit_offset=bit_offset):
+            _check_number(bit_offset, UINT16_MAX, f"{path}.bit_offset")
+            _check_z_order(field, path)
+        case ValueField(index=index):
+            _check_number(index, UINT16_MAX, f"{path}.index")
+        case _:
+            assert_never(field)
+
+
+def _check_z_order(field: ZOrderKeyField, path: str) -> None:
+    _check_count(len(field.field_widths), UINT8_MAX, f"{path}.field_widths")
+    for width in field.field_widths:
+        _check_number(width, UINT8_MAX, f"{path}.field_widths")
+    _check_index(field.field_position, len(field.field_widths), f"{path}.field_position")
+    expected = width_of(field.kind, field.fixed_size_binary_len)
+    if field.field_widths[field.field_position] != expected:
+        raise InvalidReduceError(
+            f"{path}.field_widths", f"a {field.kind.name.lower()} is {expected} bytes wide"
+        )
+
+
+def _check_binary_len(kind: Kind, length: int | None, path: str) -> None:
+    if not isinstance(kind, Kind):
+        raise InvalidReduceError(f"{path}.kind", f"{kind!r} is no kind")
+    if (kind is Kind.FIXED_SIZE_BINARY) != (length is not None):
+        raise InvalidReduceError(
+            f"{path}.fixed_size_binary_len", "a fixed_size_binary has it, and nothing else"
+        )
+    if length is not None:
+        _check_number(length, FIXED_SIZE_BINARY_BYTES_MAX, f"{path}.fixed_size_binary_len")
+
+
+def _check_check(check: Check, path: str) -> None:
+    if not isinstance(check.field, KeyField | ZOrderKeyField | ValueField):
+        raise InvalidReduceError(f"{path}.field", f"{check.field!r} is no field")
+    _check_field(check.field, f"{path}.field")
+    for scalar in _operands(check.constraint, f"{path}.constraint"):
+        check_scalar(scalar, f"{path}.constraint")
+
+
+def _operands(constraint: Constraint, path: str) -> list[Scalar]:
+    """What a constraint compares with, each as a scalar of the type it must have."""
+    values: tuple[object, ...]
+    match constraint:
+        case StringEq() | BoolEq() | FixedSizeBinaryEq():
+            values = (constraint.value,)
+        case IntRange() | Uint64Range() | Decimal128Range() | Decimal256Range():
+            values = (constraint.minimum, constraint.maximum)
+        case FloatRange():
+            ends = (constraint.minimum, constraint.maximum)
+            values = tuple(None if end is None else end.value for end in ends)
+        case IsNull() | IsNotNull():
+            values = ()
+        case StringIn() | IntIn() | Uint64In() | FixedSizeBinaryIn():
+            _check_count(len(constraint.values), VALUES_MAX, path)
+            values = constraint.values
+        case _:
+            raise InvalidReduceError(path, f"{constraint!r} is no constraint")
+    is_range = isinstance(constraint, _RANGES)
+    kind = COMPARED.get(type(constraint), Kind.INT64)
+    return [
+        Scalar(kind, cast("int | float | str | bytes", value))
+        for value in values
+        if value is not None or not is_range
+    ]
+
+
+_RANGES: Final = (IntRange, Uint64Range, FloatRange, Decimal128Range, Decimal256Range)
+"""What may leave a bound open."""
+
+COMPARED: Final[dict[type, Kind]] = {
+    StringEq: Kind.UTF8,
+    BoolEq: Kind.BOOLEAN,
+    FixedSizeBinaryEq: Kind.FIXED_SIZE_BINARY,
+    FloatRange: Kind.FLOAT64,
+    IntRange: Kind.INT64,
+    Uint64Range: Kind.UINT64,
+    Decimal128Range: Kind.DECIMAL128,
+    Decimal256Range: Kind.DECIMAL256,
+    StringIn: Kind.UTF8,
+    IntIn: Kind.INT64,
+    Uint64In: Kind.UINT64,
+    FixedSizeBinaryIn: Kind.FIXED_SIZE_BINARY,
+}
+"""The kind that a constraint's own values have."""
+
+
+def _check_number(number: int, most: int, field: str) -> None:
+    if type(number) is not int or not 0 <= number <= most:
+        raise InvalidReduceError(field, f"{number!r} is no number from 0 to {most}")
+
+
+def _check_count(count: int, most: int, field: str) -> None:
+    if count > most:
+        raise InvalidReduceError(field, f"at most {most}, but these are {count}")
