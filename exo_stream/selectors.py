@@ -1,11 +1,59 @@
-"""Which entries a subscription wants: today those of the store under one key prefix."""
+"""Which entries a subscription wants: the kinds of selectors, as values that are equal and shared.
+
+To add a kind: write a frozen dataclass with the members of ``Kind``, add it to ``AnySelector``, and
+give it a form on the wire in ``protocol.fields`` (an array that begins with the kind's name) and
+in docs/protocol.cddl. Subscriptions, the index of interest and the fan-out ask nothing else.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from exo_stream.errors import InvalidRequestError
+from exo_stream.keys import MatchKey
 from exo_stream.model import Keyspace
 from exo_stream.payload import NONE, EncodedBatch, visible
+
+MATCH_KEYS_MAX: Final = 16
+VALUE_FILTERS_MAX: Final = 16
+"""As many as the Exoware store takes of each."""
+
+
+class InvalidSelectorError(InvalidRequestError):
+    """A selector breaks a rule; ``field`` is the path of what breaks it, ``problem`` says how.
+
+    It crosses the wire as the ``invalid_request`` it is.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class ExactValue:
+    """Values that are these bytes; none at all is a value too."""
+
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePrefix:
+    """Values that begin with these bytes; the empty prefix takes every value."""
+
+    prefix: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRegex:
+    """Values in which the regex has a match, anywhere."""
+
+    regex: str
+
+
+ValueFilter = ExactValue | ValuePrefix | ValueRegex
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +85,20 @@ class Selector:
         if not matching:
             return None
         return EncodedBatch(batch.sequence, batch.committed_at, entries=tuple(matching))
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSelector:
+    """Entries of the store whose key begins with ``prefix`` and matches one of ``match_keys``,
+    and whose value passes one of ``value_filters``; an empty tuple asks nothing.
+
+    An entry is taken once, however many match it; order and duplicates stay. A deletion has no
+    value, so it passes no value filter: it is taken only where there is none.
+    """
+
+    match_keys: tuple[MatchKey, ...] = ()
+    value_filters: tuple[ValueFilter, ...] = ()
+    prefix: bytes = b""
+
+
+AnySelector = Selector | StoreSelector
