@@ -21,9 +21,9 @@ default:
 setup:
     scripts/setup dev
 
-# While you work: just test tests/test_engine.py -k evict
+# While you work: just test tests/test_engine.py -k evict; to debug, add -n0
 test *args:
-    pytest -m "not slow" {{ args }}
+    pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist worksteal {{ args }}
 
 # Before you push: everything CI checks
 check: fmt-check lint types layers docs cover

@@ -232,6 +232,7 @@ def test_the_first_batch_since_a_time_is_found(db: Database) -> None:
 SIZE = len(make_batch(1000).payload)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("retention", "floor"),
     [

@@ -70,6 +70,7 @@ def test_a_row_that_does_not_exist_is_refused() -> None:
     assert "nothing" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     [failed] = runner.run(Row("ghost", "what is not there", "ghost"), SCALES["smoke"], tmp_path)
     assert failed.verdict == UNKNOWN

@@ -24,7 +24,9 @@ TINY = Limits(
 """With these nearly everything that a check writes is folded and merged at once."""
 
 
-@pytest.fixture(params=["memory", "file", "file, folded at once"])
+@pytest.fixture(
+    params=["memory", "file", pytest.param("file, folded at once", marks=pytest.mark.slow)]
+)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryEngine | DuckDBEngine]:
     if request.param == "memory":
         yield MemoryEngine()

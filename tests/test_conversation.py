@@ -315,6 +315,7 @@ async def test_unsubscribing_at_once_still_says_both() -> None:
         assert await wire.next_message() == m.Unsubscribed(1)
 
 
+@pytest.mark.slow
 async def test_a_heartbeat_comes_when_it_was_asked_for() -> None:
     async with conversing() as (_, wire):
         await wire.say(m.Subscribe(1, heartbeat=1))

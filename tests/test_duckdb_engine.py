@@ -222,6 +222,7 @@ def test_writes_wait_for_merging_when_it_falls_far_behind(engine: DuckDBEngine) 
     assert {row.value for row in rows(engine, engine.version)} == {b"11"}
 
 
+@pytest.mark.slow
 def test_newer_runs_are_merged_while_an_old_merge_goes_on(engine: DuckDBEngine) -> None:
     seen = 0
     for number in range(30):
@@ -277,6 +278,7 @@ def test_a_checkpoint_comes_when_the_wal_is_long_or_nothing_else_is_to_do(path: 
     engine.close()
 
 
+@pytest.mark.slow
 def test_what_was_folded_and_what_was_not_is_there_after_a_restart(path: Path) -> None:
     engine = open_duckdb_engine(path, limits=SMALL)
     for number in range(4):

@@ -185,6 +185,7 @@ class FileLife(EngineLife):
         assert report.findings == ()
 
 
+@pytest.mark.slow
 def test_a_random_life_in_memory() -> None:
     run_state_machine_as_test(
         EngineLife, settings=settings(max_examples=50, stateful_step_count=40)

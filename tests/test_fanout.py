@@ -235,6 +235,7 @@ async def live(steps: list[Step]) -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(STEPS)
 def test_whatever_happens_to_a_seat_every_batch_comes_once(steps: list[Step]) -> None:

@@ -114,6 +114,7 @@ async def test_readers_see_all_of_a_batch_or_nothing(open_handle: OpenHandle) ->
     assert all(looks.values()), looks
 
 
+@pytest.mark.slow
 async def test_what_an_answer_says_of_its_sequence_and_version_is_true(
     open_handle: OpenHandle,
 ) -> None:

@@ -170,6 +170,7 @@ def test_a_file_held_by_plain_duckdb_is_in_use(path: Path) -> None:
         holder.communicate()
 
 
+@pytest.mark.slow
 def test_opening_and_closing_the_file_elsewhere_in_the_process_does_not_let_another_in(
     db: Database, path: Path
 ) -> None:

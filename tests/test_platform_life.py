@@ -229,6 +229,7 @@ def live(steps: list[Any], open_: OpenPlatform) -> None:
     trio.run(Life(open_).live, steps, clock=MockClock(autojump_threshold=0))
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(STEPS)
 def test_a_store_in_memory_is_its_model(steps: list[Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import exo_stream
 
 
@@ -27,6 +29,7 @@ def test_there_are_few_enough_names_to_remember() -> None:
     assert len(exo_stream.__all__) <= 40
 
 
+@pytest.mark.slow
 def test_importing_it_starts_nothing_and_leaves_logging_alone() -> None:
     code = (
         "import threading, exo_stream, structlog;"

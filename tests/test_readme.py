@@ -44,6 +44,7 @@ def test_the_reading_list_names_files_that_exist_in_the_order_of_the_layers() ->
     assert named[-1].endswith("cli/program.py")
 
 
+@pytest.mark.slow
 def test_the_exit_codes_are_those_of_the_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "exo_stream", "--help"], capture_output=True, text=True, check=True

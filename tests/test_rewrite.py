@@ -59,6 +59,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_copy_is_smaller_and_says_the_same(lived: Path, tmp_path: Path) -> None:
     before = lived.read_bytes()
     out = tmp_path / "small.duckdb"
@@ -88,6 +89,7 @@ def test_a_copy_is_smaller_and_says_the_same(lived: Path, tmp_path: Path) -> Non
     assert compact(tmp_path / "again.duckdb", tmp_path / "third.duckdb").report.sound
 
 
+@pytest.mark.slow
 def test_what_is_not_folded_is_kept_though_it_is_evicted(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     engine = open_duckdb_engine(path)
@@ -104,6 +106,7 @@ def test_what_is_not_folded_is_kept_though_it_is_evicted(tmp_path: Path) -> None
     copy.close()
 
 
+@pytest.mark.slow
 def test_an_empty_file_and_an_emptied_table_can_be_copied(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     engine = open_duckdb_engine(path, limits=LIMITS)
@@ -121,6 +124,7 @@ def test_an_empty_file_and_an_emptied_table_can_be_copied(tmp_path: Path) -> Non
     assert (report.newest, report.sound) == (4, True)
 
 
+@pytest.mark.slow
 def test_time_does_not_go_back_in_a_copy_without_batches(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     limits = replace(LIMITS, memtable_entries_max=2)
@@ -161,6 +165,7 @@ def test_a_file_in_use_absent_or_foreign_is_refused(lived: Path, tmp_path: Path)
     lock.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "sentence"),
     [
@@ -197,6 +202,7 @@ def test_without_space_nothing_is_left(
     assert not (tmp_path / "small.duckdb.new").exists()
 
 
+@pytest.mark.slow
 def test_the_copy_is_checkpointed_on_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,7 +98,9 @@ EXAMPLES = {type(message): message for message in FROM_CLIENT + FROM_SERVER}
 
 
 @pytest.mark.parametrize("request_kind", REPLIES)
-@pytest.mark.parametrize("reply_kind", {kind for kinds in REPLIES.values() for kind in kinds})
+@pytest.mark.parametrize(
+    "reply_kind", dict.fromkeys(kind for kinds in REPLIES.values() for kind in kinds)
+)
 def test_only_its_own_answer_answers_a_request(
     pair: Pair, request_kind: type[m.Request], reply_kind: type[m.Message]
 ) -> None:

@@ -64,6 +64,7 @@ def sentences(report: Report) -> list[str]:
     return [f"{finding.where}: {finding.sentence}" for finding in report.findings]
 
 
+@pytest.mark.slow
 def test_a_file_that_lived_is_sound_and_is_not_written(lived: Path) -> None:
     before = lived.read_bytes()
     report = verify(lived)
@@ -78,6 +79,7 @@ def test_a_file_that_lived_is_sound_and_is_not_written(lived: Path) -> None:
     assert lived.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_file_is_sound_whatever_the_size_of_the_buffers(
     lived: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +113,7 @@ def test_an_empty_file_is_sound(tmp_path: Path) -> None:
     assert (report.newest, report.batches, report.blocks, report.rows) == (0, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_an_emptied_log_is_sound(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     engine = open_duckdb_engine(path, limits=LIMITS)
@@ -121,6 +124,7 @@ def test_an_emptied_log_is_sound(tmp_path: Path) -> None:
     assert sentences(verify(path)) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_verified_with_its_wal(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     engine = open_duckdb_engine(path, limits=LIMITS)
@@ -312,6 +316,7 @@ def test_damage_is_found(lived: Path, tmp_path: Path, statements: list[str], sen
     assert any(sentence in found for found in sentences(report)), sentences(report)
 
 
+@pytest.mark.slow
 def test_a_write_that_the_table_lost_is_found_by_its_batch(tmp_path: Path) -> None:
     """The log is whole and the blocks are whole, and yet they do not say the same."""
     path = tmp_path / "feed.duckdb"
@@ -334,6 +339,7 @@ def test_a_write_that_the_table_lost_is_found_by_its_batch(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 def test_a_value_that_differs_is_found_by_its_batch(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     engine = open_duckdb_engine(path, limits=LIMITS)
@@ -383,6 +389,7 @@ def test_a_payload_that_is_no_batch_is_found(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_damaged_bytes_of_the_file_are_a_finding(lived: Path, tmp_path: Path) -> None:
     """DuckDB's own checksums find them, wherever they are."""
     whole = lived.read_bytes()

@@ -276,6 +276,7 @@ def test_what_is_sound_is_left_alone(crashed: Crashed, tmp_path: Path) -> None:
     assert sorted(contents(path.parent)) == ["feed.duckdb"]
 
 
+@pytest.mark.slow
 def test_a_damaged_first_transaction_or_header_is_judged(crashed: Crashed, tmp_path: Path) -> None:
     torn = crashed.copy(tmp_path / "torn", crashed.log[:60])
     assert repair_wal(torn, apply=True).verdict is WalVerdict.REPAIRED
