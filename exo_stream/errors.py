@@ -2,7 +2,19 @@
 
 ExoStreamError
 ├─ InvalidRequestError        invalid_request      breaks the protocol, a type or a rule
-│  └─ LimitExceededError      limit_exceeded       limit, bound, actual
+│  ├─ LimitExceededError      limit_exceeded       limit, bound, actual
+│  ├─ KeyTooLargeError        key_too_large        size, max, context: of a key of the state
+│  ├─ ValueTooLargeError      value_too_large      size, max, context: of a value or an event
+│  ├─ InvalidStateError       invalid_state        not now, or not with what is there
+│  ├─ UndeclaredKeyAccessError undeclared_key_access key: a transaction did not declare it
+│  ├─ ConfigError             config               a transaction or a face is set up wrongly
+│  └─ SerializationError      serialization        no typed value, or not in its one encoding
+├─ PausedError           (r)  paused               writes are paused
+├─ SealedError                sealed               sealed_event_id: the canonical log is sealed
+├─ LockTimeoutError      (r)  lock_timeout         timeout_ms, key, holder
+├─ TimedOutError         (r)  timed_out            timeout_ms, holder: of the write slot
+├─ PreflightFailedError       preflight_failed     a validator of a transaction objected
+├─ TransactionConflictError (r) transaction_conflict key, expected, found
 ├─ ConflictError              conflict             key, version: a precondition did not hold
 ├─ BatchEvictedError          batch_evicted        oldest_retained: resume there, knowingly
 ├─ CursorAheadError           cursor_ahead         frontier: the cursor is of a later log
@@ -67,6 +79,132 @@ class LimitExceededError(InvalidRequestError):
         self.limit = limit
         self.bound = bound
         self.actual = actual
+
+
+class KeyTooLargeError(InvalidRequestError):
+    """A key of the canonical state has ``size`` bytes, more than ``max``; nothing was changed."""
+
+    code = "key_too_large"
+    fields: ClassVar[tuple[str, ...]] = ("size", "max", "context")
+
+    def __init__(self, size: int, max: int, context: str) -> None:  # noqa: A002  its public name
+        super().__init__(f"{context}: a key has at most {max} bytes, but this one {size}")
+        self.size = size
+        self.max = max
+        self.context = context
+
+
+class ValueTooLargeError(InvalidRequestError):
+    """A value or an event has ``size`` bytes, more than ``max``; nothing was changed."""
+
+    code = "value_too_large"
+    fields: ClassVar[tuple[str, ...]] = ("size", "max", "context")
+
+    def __init__(self, size: int, max: int, context: str) -> None:  # noqa: A002  its public name
+        super().__init__(f"{context}: at most {max} bytes, but these are {size}")
+        self.size = size
+        self.max = max
+        self.context = context
+
+
+class InvalidStateError(InvalidRequestError):
+    """This cannot be done now, or not with what is there: a transaction that is over, say."""
+
+    code = "invalid_state"
+
+
+class UndeclaredKeyAccessError(InvalidRequestError):
+    """A preflighted transaction touched ``key``, which it had not declared; nothing was done."""
+
+    code = "undeclared_key_access"
+    fields: ClassVar[tuple[str, ...]] = ("key",)
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(f"key {key!r} was not declared")
+        self.key = key
+
+
+class ConfigError(InvalidRequestError):
+    """A transaction or a face was set up wrongly: too many declared keys, no stripe at all."""
+
+    code = "config"
+
+
+class SerializationError(InvalidRequestError):
+    """These bytes are no typed value, or not in the one encoding that it has."""
+
+    code = "serialization"
+
+
+class PausedError(ExoStreamError):
+    """Writes are paused, so nothing was tried; ask again once they have been resumed."""
+
+    code = "paused"
+    retryable = True
+
+
+class SealedError(ExoStreamError):
+    """The canonical store is sealed at ``sealed_event_id``: it takes no write until ``unseal``."""
+
+    code = "sealed"
+    fields: ClassVar[tuple[str, ...]] = ("sealed_event_id",)
+
+    def __init__(self, sealed_event_id: int) -> None:
+        super().__init__(f"sealed at event {sealed_event_id}")
+        self.sealed_event_id = sealed_event_id
+
+
+class LockTimeoutError(ExoStreamError):
+    """The stripe of ``key`` was held by ``holder`` for all of ``timeout_ms``; nothing was done."""
+
+    code = "lock_timeout"
+    retryable = True
+    fields: ClassVar[tuple[str, ...]] = ("timeout_ms", "key", "holder")
+
+    def __init__(self, timeout_ms: int, key: bytes, holder: str) -> None:
+        super().__init__(f"key {key!r} was locked by {holder} for {timeout_ms} ms")
+        self.timeout_ms = timeout_ms
+        self.key = key
+        self.holder = holder
+
+
+class TimedOutError(ExoStreamError):
+    """``holder`` kept the canonical writers waiting for all of ``timeout_ms``; nothing was done."""
+
+    code = "timed_out"
+    retryable = True
+    fields: ClassVar[tuple[str, ...]] = ("timeout_ms", "holder")
+
+    def __init__(self, timeout_ms: int, holder: str) -> None:
+        super().__init__(f"waited {timeout_ms} ms for the write transaction of {holder}")
+        self.timeout_ms = timeout_ms
+        self.holder = holder
+
+
+class PreflightFailedError(ExoStreamError):
+    """A validator of the transaction objected, so nothing was changed."""
+
+    code = "preflight_failed"
+
+
+class TransactionConflictError(ExoStreamError):
+    """What the transaction had read is no longer so; nothing was changed, run it again.
+
+    It had read ``key`` at version ``expected``, and found it at ``found``; 0 means absent. An
+    empty ``key`` stands for all of the state and the next event id, at the sequence of the last
+    commit.
+    """
+
+    code = "transaction_conflict"
+    retryable = True
+    fields: ClassVar[tuple[str, ...]] = ("key", "expected", "found")
+
+    def __init__(self, key: bytes, expected: int, found: int) -> None:
+        what = f"key {key!r}" if key else "the canonical store"
+        super().__init__(f"{what} was read at version {expected}, and is at {found} now")
+        self.key = key
+        self.expected = expected
+        self.found = found
 
 
 class ConflictError(ExoStreamError):

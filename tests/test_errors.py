@@ -18,6 +18,13 @@ CLASSES = [
 MADE: dict[str, ExoStreamError] = {
     "limit_exceeded": errors.LimitExceededError("key_bytes_max", 254, 300),
     "conflict": errors.ConflictError(b"k", 7),
+    "key_too_large": errors.KeyTooLargeError(512, 511, "put_state"),
+    "value_too_large": errors.ValueTooLargeError(17, 16, "put_state"),
+    "undeclared_key_access": errors.UndeclaredKeyAccessError(b"k"),
+    "sealed": errors.SealedError(7),
+    "lock_timeout": errors.LockTimeoutError(5_000, b"k", "a task"),
+    "timed_out": errors.TimedOutError(5_000, "a task"),
+    "transaction_conflict": errors.TransactionConflictError(b"k", 7, 8),
     "batch_evicted": errors.BatchEvictedError(10),
     "cursor_ahead": errors.CursorAheadError(10),
     "log_mismatch": errors.LogMismatchError("00"),
