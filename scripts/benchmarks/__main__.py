@@ -10,6 +10,7 @@ import argparse
 import json
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,10 +72,12 @@ def measure(rows: Sequence[Row], scale: Scale, folder: Path) -> list[Result]:
     ]
     for row in rows:
         print(f"bench: {row.name}: {row.what}", file=sys.stderr, flush=True)
+        begun = time.monotonic()
         for result in runner.run(row, scale, folder):
             figure = table.number(result.value, result.unit)
             print(f"       {result.what}: {figure} {result.verdict}", file=sys.stderr, flush=True)
             results.append(result)
+        print(f"       {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
     return results
 
 

@@ -13,7 +13,7 @@ ROWS: Final = (
     Row("client-puts", "durable puts through one WebSocket client, 64 tasks", "client_puts"),
     Row("burst", "fan-out of a burst to 1,000 WebSocket subscribers", "burst"),
     Row("pace", "fan-out of 50 batches a second to 1,000 subscribers", "pace"),
-    Row("stopped", "the same beside 200 clients that have stopped", "stopped"),
+    Row("stopped", "the same beside clients that have stopped", "stopped"),
     Row("replay", "replay over one WebSocket", "replay"),
     Row("prefixes", "ingest beside 1,000 subscribers with 1,000 prefixes", "prefixes"),
     Row("sustained", "sustained ingest with folding and merging", "sustained"),

@@ -24,7 +24,8 @@ class Scale:
     table_reads: int
     sustained_seconds: float
     stopped: int
-    """Of the subscribers."""
+    beside_stopped: int
+    """Subscribers that read on, and are each sent what fills the buffers of the stopped."""
     wal_mib: int
     imports: int
     row_seconds_max: int
@@ -45,6 +46,7 @@ SCALES: Final = {
         table_reads=1_000,
         sustained_seconds=60,
         stopped=200,
+        beside_stopped=800,
         wal_mib=64,
         imports=9,
         row_seconds_max=900,
@@ -52,17 +54,18 @@ SCALES: Final = {
     "quick": Scale(
         name="quick",
         rounds=2,
-        round_seconds=0.5,
+        round_seconds=0.3,
         subscribers=1_000,
         burst_batches=1_000,
-        bursts=2,
-        pace_seconds=1.5,
+        bursts=1,
+        pace_seconds=1,
         replay_batches=2_000,
-        small_table_keys=100_000,
-        large_table_keys=1_000_000,
-        table_reads=200,
-        sustained_seconds=3,
-        stopped=200,
+        small_table_keys=30_000,
+        large_table_keys=300_000,
+        table_reads=100,
+        sustained_seconds=2,
+        stopped=100,
+        beside_stopped=200,
         wal_mib=16,
         imports=3,
         row_seconds_max=60,
@@ -81,6 +84,7 @@ SCALES: Final = {
         table_reads=20,
         sustained_seconds=0.3,
         stopped=2,
+        beside_stopped=8,
         wal_mib=1,
         imports=1,
         row_seconds_max=60,

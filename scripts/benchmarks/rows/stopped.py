@@ -20,7 +20,7 @@ FILL_BYTES: Final = 16_384
 def measure(setting: Setting) -> Iterator[Result]:
     """The others' p50 and p99 before some have stopped, and from then on."""
     scale = setting.scale
-    others = scale.subscribers - scale.stopped
+    others = scale.beside_stopped
     with pace.serving(setting) as (server, port), pace.receiving(port, others) as receivers:
         before = pace.run(server, receivers, scale.pace_seconds)
         # A client that reads nothing does not hear that it was closed; the server's files tell.
