@@ -1,0 +1,109 @@
+"""The two codecs of messages: binary protobuf and proto3 JSON, each within bounds."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+
+from exo_stream.protocol.connect.failure import CallError, Code
+
+M = TypeVar("M", bound=Message)
+
+_HEAVY_BYTES: Final = {"proto": 1 << 20, "json": 1 << 14}
+"""Encoding or decoding more takes milliseconds: too long to keep everybody waiting."""
+
+
+class Codec(Enum):
+    """How messages are written; the value is its name in content types."""
+
+    PROTO = "proto"
+    JSON = "json"
+
+    def is_heavy(self, size: int) -> bool:
+        """Whether a message of so many bytes takes long."""
+        return size > _HEAVY_BYTES[self.value]
+
+    def encode(self, message: Message) -> bytes:
+        """The bytes of ``message``."""
+        if self is Codec.PROTO:
+            return message.SerializeToString()
+        return json_format.MessageToJson(message, indent=None, ensure_ascii=False).encode()
+
+    def decode(self, data: bytes, kind: type[M], items_max: int) -> M:
+        """The message of this kind that ``data`` is.
+
+        Raises CallError if it is none, or if it may hold more than ``items_max`` parts: a part of
+        two bytes takes fifty in memory.
+        """
+        if self is Codec.PROTO:
+            if len(data) > 2 * items_max and count_fields(data, items_max) > items_max:
+                raise _too_many(items_max)
+            return _from_binary(data, kind)
+        if sum(map(data.count, (b"{", b"[", b",", b":"))) > items_max:
+            raise _too_many(items_max)
+        return _from_json(data, kind)
+
+
+def count_fields(data: bytes, fields_max: int) -> int:
+    """How many fields a binary message has, its own and not those of its parts.
+
+    It stops counting above ``fields_max``, and where the bytes are no message.
+    """
+    count = at = 0
+    try:
+        while at < len(data) and count <= fields_max:
+            tag, at = _varint(data, at)
+            count += 1
+            match tag & 7:
+                case 0:
+                    _, at = _varint(data, at)
+                case 1:
+                    at += 8
+                case 2:
+                    size, at = _varint(data, at)
+                    at += size
+                case 5:
+                    at += 4
+                case _:
+                    break
+    except IndexError:
+        pass
+    return count
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    byte = data[at]
+    value, shift = byte & 0x7F, 7
+    while byte & 0x80:
+        at += 1
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        shift += 7
+    return value, at + 1
+
+
+def _from_binary(data: bytes, kind: type[M]) -> M:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise CallError(
+            Code.INVALID_ARGUMENT, f"the message is no {kind.DESCRIPTOR.full_name} in protobuf"
+        ) from None
+
+
+def _from_json(data: bytes, kind: type[M]) -> M:
+    try:
+        return json_format.Parse(data.decode(), kind(), ignore_unknown_fields=True)
+    except (json_format.ParseError, ValueError, RecursionError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise CallError(
+            Code.INVALID_ARGUMENT,
+            f"the message is no {kind.DESCRIPTOR.full_name} in JSON: {reason}",
+        ) from None
+
+
+def _too_many(items_max: int) -> CallError:
+    return CallError(Code.RESOURCE_EXHAUSTED, f"a message has at most {items_max} parts")
