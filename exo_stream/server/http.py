@@ -154,9 +154,6 @@ class HttpConnection:
             raise RefusedError(421, "invalid_request", "this server does not go by that name")
         if (head.header("expect") or "100-continue").lower() != "100-continue":
             raise RefusedError(417, "invalid_request", "only 100-continue can be expected")
-        bound = self._limits.body_bytes_max
-        if head.length is not None and head.length > bound:
-            raise LimitExceededError("body_bytes_max", bound, head.length)
 
     async def _settle(self, request: Request) -> None:
         """Read the little that is left of a body, or give the connection up after the answer."""

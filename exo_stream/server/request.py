@@ -117,6 +117,8 @@ class Request:
         self._expects = (
             head.version == "1.1" and head.has_body and head.header("expect") is not None
         )
+        self.bytes_max = inbound.limits.body_bytes_max
+        """A larger body is refused: before it is sent, where its head tells."""
         self.finished = False
         """Whether the whole body has been received."""
         self.failed = False
@@ -130,16 +132,18 @@ class Request:
     async def receive(self) -> bytes:
         """The next piece of the body, ``b""`` at its end.
 
-        Raises LimitExceededError beyond ``body_bytes_max``, RefusedError when it is late or no
+        Raises LimitExceededError beyond ``bytes_max``, RefusedError when it is late or no
         HTTP, BrokenResourceError when the peer left in the middle.
         """
         if self.finished:
             await trio.lowlevel.checkpoint()
             return b""
+        self.failed = True
+        if self.head.length is not None:
+            self._check_size(self.head.length)
         if self._expects:
             self._expects = False
             await self._inbound.transport.send_all(CONTINUE)
-        self.failed = True
         with trio.move_on_at(self._deadline) as scope:
             event = await self._inbound.next_event()
         if scope.cancelled_caught:
@@ -156,22 +160,23 @@ class Request:
             return b""
         assert isinstance(event, bytes), event
         self._received += len(event)
-        bound = self._inbound.limits.body_bytes_max
-        if self._received > bound:
-            raise LimitExceededError("body_bytes_max", bound, self._received)
+        self._check_size(self._received)
         return event
+
+    def _check_size(self, size: int) -> None:
+        if size > self.bytes_max:
+            raise LimitExceededError("body_bytes_max", self.bytes_max, size)
 
     async def read(self, bytes_max: int | None = None) -> bytes:
         """The whole body, held against the process's budget until the response is sent.
 
-        Raises what ``receive`` raises, LimitExceededError also beyond ``bytes_max``, and
-        OverloadedError when the budget is used up.
+        It may have ``bytes_max``, if told, in place of ``body_bytes_max``. Raises what ``receive``
+        raises, and OverloadedError when the budget is used up.
         """
-        bound = self._inbound.limits.body_bytes_max if bytes_max is None else bytes_max
+        if bytes_max is not None:
+            self.bytes_max = bytes_max
         pieces: list[bytes] = []
         while piece := await self.receive():
-            if self._received > bound:
-                raise LimitExceededError("body_bytes_max", bound, self._received)
             self._share.take(len(piece))
             pieces.append(piece)
         return b"".join(pieces)
