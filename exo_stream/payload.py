@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 
 import cbor2
@@ -110,7 +111,8 @@ def visible(payload: bytes) -> bytes:
     """The part of a payload that subscribers to the store may see.
 
     That is all but the leading PRODUCER entries, if what follows belongs to STORE; a batch of
-    another face has no such part, and the answer is the empty array.
+    another face has no such part, and the answer is the empty array. It relies on
+    ``is_of_one_face``.
     """
     count, start = _head(payload, 0)
     end, hidden = start, 0
@@ -120,6 +122,19 @@ def visible(payload: bytes) -> bytes:
     if hidden == count or payload[end + 1] != Keyspace.STORE:
         return NONE
     return payload if not hidden else _array_head(count - hidden) + payload[end:]
+
+
+def is_of_one_face(entries: Sequence[Entry]) -> bool:
+    """Whether a batch may be written: PRODUCER entries first, then those of one face only."""
+    keyspaces = set(map(_keyspace, entries))
+    if len(keyspaces) == 1:
+        return True
+    if Keyspace.PRODUCER in keyspaces:
+        hidden = 0
+        while hidden < len(entries) and entries[hidden].keyspace == Keyspace.PRODUCER:
+            hidden += 1
+        keyspaces = set(map(_keyspace, entries[hidden:]))
+    return any(keyspaces <= face for face in _FACES)
 
 
 def _skip_string(data: bytes, at: int) -> int:
@@ -150,6 +165,14 @@ def _head_of(major: int, argument: int) -> bytes:
     return bytes([major | width_code]) + argument.to_bytes(1 << (width_code - 24), "big")
 
 
+_keyspace: Final = itemgetter(0)
+_FACES: Final = (
+    frozenset({Keyspace.STORE}),
+    frozenset({6}),
+    frozenset({Keyspace.STREAM, Keyspace.STREAM_DATA, 7, 8}),
+    frozenset({Keyspace.STATE, Keyspace.EVENT, 9, 10}),
+)
+"""The keyspaces that may share a batch; numbers without a name are kept for these faces."""
 _new_entry: Final[Callable[[list[Any]], Entry]] = partial(tuple.__new__, Entry)
 """``Entry`` itself is a Python function; this is not."""
 _NULL: Final = b"\xf6"

@@ -8,6 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream import Producer
 from exo_stream.actors.orders import Decide
+from exo_stream.decision import Write
 from exo_stream.errors import (
     ConflictError,
     ExoStreamError,
@@ -17,6 +18,7 @@ from exo_stream.errors import (
     StoreFullError,
 )
 from exo_stream.limits import Limits
+from exo_stream.model import Entry, Keyspace
 from exo_stream.producers import expire
 from exo_stream.testing import FakeClock
 from tests.worlds import (
@@ -171,6 +173,15 @@ async def test_a_later_decision_of_a_group_sees_the_earlier_ones() -> None:
         hop.gate.set()
     assert outcomes["0"] == 2
     assert [outcomes["1"].version, outcomes["2"].version] == [2, 2]
+
+
+async def test_a_decision_that_mixes_two_faces_is_a_bug_and_nothing_of_it_is_kept() -> None:
+    engine = FaultyEngine()
+    mixed = [Entry(Keyspace.STORE, b"k", b"v"), Entry(Keyspace.STREAM, b"s", b"v")]
+    with pytest.raises(AssertionError, match="two faces"):
+        async with in_memory(engine)() as platform:
+            await platform._ground.decide(lambda _view, _now: Write(mixed, None))
+    assert not engine.commits
 
 
 async def test_time_never_goes_back_though_the_clock_does() -> None:

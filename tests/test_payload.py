@@ -14,6 +14,7 @@ from exo_stream.payload import (
     count_entries,
     decode_entries,
     encode_entries,
+    is_of_one_face,
     prepend,
     visible,
 )
@@ -83,3 +84,24 @@ def test_a_batch_is_encoded_once_and_decoded_once() -> None:
 def test_a_batch_without_payload_and_entries_is_a_bug() -> None:
     with pytest.raises(AssertionError):
         EncodedBatch(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("keyspaces", "may_be"),
+    [
+        pytest.param([], True, id="nothing"),
+        pytest.param([0], True, id="the store's"),
+        pytest.param([1, 1], True, id="a producer's alone"),
+        pytest.param([1, 1, 0, 0], True, id="a producer's, then the store's"),
+        pytest.param([1, 2, 3, 7, 8], True, id="a producer's, then a stream's"),
+        pytest.param([5, 4, 9, 10], True, id="the canonical store's"),
+        pytest.param([0, 1], False, id="a producer's that comes last"),
+        pytest.param([1, 0, 1], False, id="a producer's that comes again"),
+        pytest.param([0, 2], False, id="the store's and a stream's"),
+        pytest.param([0, 6], False, id="the store's and its rules"),
+        pytest.param([3, 4], False, id="a stream's and the canonical store's"),
+        pytest.param([11, 12], False, id="of no face"),
+    ],
+)
+def test_a_batch_is_of_one_face(keyspaces: list[int], may_be: bool) -> None:
+    assert is_of_one_face([Entry(number, b"k", b"v") for number in keyspaces]) is may_be

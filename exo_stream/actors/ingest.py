@@ -28,7 +28,7 @@ from exo_stream.errors import (
 from exo_stream.frontier import Frontier
 from exo_stream.limits import Limits
 from exo_stream.logger import log
-from exo_stream.payload import EncodedBatch
+from exo_stream.payload import EncodedBatch, is_of_one_face
 from exo_stream.snapshots import Snapshots
 from exo_stream.storage.engine import Engine, Group
 from exo_stream.storage.hop import Hop
@@ -177,7 +177,9 @@ def _decide_until_need(
         elif not needs:
             verdicts.append(verdict)
             if isinstance(verdict, Write):
-                view.write(verdict.entries)
+                entries = verdict.entries
+                assert len(entries) == 1 or is_of_one_face(entries), "a batch of two faces"
+                view.write(entries)
     return needs
 
 
