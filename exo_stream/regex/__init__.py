@@ -1,0 +1,1 @@
+"""Regular expressions over bytes, in the dialect of Rust's ``regex::bytes``, by RE2."""
