@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from exo_stream.errors import ExoStreamError
 from exo_stream.model import Entry, Row
@@ -44,8 +44,21 @@ class View(Protocol):
     def row(self, keyspace: int, key: bytes) -> Row | Unknown | None:
         """The row of a key, a tombstone included; None if there is none."""
 
+    def changed(self, keyspace: int, key: bytes, since: int) -> bool | Unknown:
+        """Whether a batch after ``since`` wrote the key; cheaper than its row, which is mostly in
+        the file.
+        """
+
     def rows(self, wanted: KeyRange) -> list[Row] | Unknown:
         """The live rows of a range in key order."""
+
+
+@runtime_checkable
+class Numbered(Protocol):
+    """An answer that holds its batch's number, which a backend of its own numbers may change."""
+
+    def numbered(self, sequence: int) -> Self:
+        """The same answer with this number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import outcome
 import trio
 
+from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Mailbox
 from exo_stream.actors.orders import Decide, MoveFloor, Work
 from exo_stream.decision import Decision
-from exo_stream.errors import InvalidRequestError, NotVisibleYetError, PlatformClosedError
+from exo_stream.errors import (
+    InvalidRequestError,
+    NotVisibleYetError,
+    OverloadedError,
+    PlatformClosedError,
+    StoreError,
+)
 from exo_stream.model import SEQUENCE_MAX
 from exo_stream.storage.engine import Version
 from exo_stream.subscription import Sources
@@ -31,6 +39,7 @@ class Ground:
     writes: Mailbox[Decide[Any]]
     work: Mailbox[Work]
     clock: Callable[[], int]
+    keeping: Keeping
 
     async def decide(self, decide: Decision[T], *, size: int = 0, frees: bool = False) -> T:
         """Have the one writer decide, and return the decision's answer once it is durable.
@@ -51,6 +60,14 @@ class Ground:
     async def move_floor(self, cutoff: int) -> int:
         """Evict every batch of the log below ``cutoff``; answer how many batches that were."""
         return await self.work.ask(MoveFloor(cutoff=cutoff))
+
+    async def apply_retention(self) -> None:
+        """Evict what the rules in force do not keep. What cannot be told or written now is left
+        to compaction, which comes back to it every second.
+        """
+        with suppress(OverloadedError, StoreError):
+            cutoff = await self.keeping.cutoff(self.sources.reads, self.clock())
+            await self.move_floor(cutoff)
 
     async def version(self, min_sequence: int = 0, *, wait: bool = True) -> Version:
         """The current Version, once it shows ``min_sequence``; pin it across an await.

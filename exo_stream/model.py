@@ -25,6 +25,14 @@ class Keyspace(IntEnum):
     STREAM_DATA = 3
     STATE = 4
     EVENT = 5
+    STORE_RULE = 6
+    """Rules that the file keeps for itself, such as its log's retention."""
+    STREAM_PRODUCER = 7
+    """What a stream remembers of its producers."""
+    STREAM_UPKEEP = 8
+    """When streams are to be looked at again, and what is left of removed ones."""
+    CANONICAL = 9
+    """The record of the canonical face: its next event id and its seal."""
 
 
 class Entry(NamedTuple):

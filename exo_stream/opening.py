@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import trio
 
 from exo_stream.actors import compaction, fanout, ingest, query
+from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Bell, Mailbox
 from exo_stream.actors.orders import Decide, Work
 from exo_stream.actors.reads import Read, Reads
@@ -58,10 +59,10 @@ async def open_platform(
 
     ``":memory:"`` opens a store that ends with the body. An ``engine`` with only the nine methods
     of ``StoreEngine`` serves the store face, as docs/embedding.md says; with a ``log_id`` its
-    cursors outlive the process. ``retention`` bounds the log; by default
-    it keeps everything. ``clock`` answers microseconds since the Unix epoch. ``hop`` is for tests:
-    it replaces the threads. Raises FileInUseError, ForeignFileError or CorruptionError; an error
-    of the body leaves as itself.
+    cursors outlive the process. ``retention`` bounds the log instead of the rules that the file
+    has stored. ``clock`` answers microseconds since the Unix epoch. ``hop`` is for tests: it
+    replaces the threads. Raises FileInUseError, ForeignFileError or CorruptionError; an error of
+    the body leaves as itself.
     """
     if (path is None) == (engine is None):
         raise InvalidRequestError("a platform opens either a path or an engine")
@@ -76,7 +77,7 @@ async def open_platform(
             assert engine is not None
             opened = await hops[0](partial(_as_engine, engine, log_id))
         try:
-            async with _running(opened, hops, limits, retention or Retention(), clock) as platform:
+            async with _running(opened, hops, limits, retention, clock) as platform:
                 yield platform
         finally:
             with trio.CancelScope(
@@ -112,10 +113,10 @@ async def _running(
     engine: Engine,
     hops: Sequence[Hop],
     limits: Limits,
-    retention: Retention,
+    retention: Retention | None,
     clock: Callable[[], int],
 ) -> AsyncIterator[Platform]:
-    bell, changed = Bell(), Bell()
+    bell, changed, keeping = Bell(), Bell(), Keeping(retention)
     near: Mailbox[Read] = _mailbox(limits)
     far: Mailbox[Read] = _mailbox(limits)
     writes: Mailbox[Decide[Any]] = _mailbox(limits, bell)
@@ -125,10 +126,10 @@ async def _running(
     writing = TimedHop(hops[0])
     writer = ingest.Means(
         writes, work, engine, writing, sources.reads, send, sources.tail, sources.frontier,
-        sources.snapshots, changed, clock, limits,
+        sources.snapshots, keeping, changed, clock, limits,
     )  # fmt: skip
     planner = compaction.Means(
-        engine, work, writes, sources.reads, sources.snapshots, changed, retention, clock, limits
+        engine, work, writes, sources.reads, sources.snapshots, changed, keeping, clock, limits
     )
     try:
         with nursery_unseen() as own:
@@ -138,9 +139,9 @@ async def _running(
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(ingest.run, writer)
                     nursery.start_soon(fanout.run, receive, sources.interest)
-                    nursery.start_soon(compaction.run, planner)
+                    await nursery.start(compaction.run, planner)
                     with own:
-                        yield Platform(Ground(sources, writes, work, clock), writing)
+                        yield Platform(Ground(sources, writes, work, clock, keeping), writing)
                     # The body is done: no more writes. Ingest drains what waits, with compaction's
                     # help, and closes what it owns, which ends the other two; the readers go last.
                     writes.close()

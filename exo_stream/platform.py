@@ -21,7 +21,13 @@ from exo_stream.ground import Ground
 from exo_stream.local_feed import LocalFeed
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, Keyspace, VersionedValue, row_key
 from exo_stream.payload import EncodedBatch
+from exo_stream.policies.policy import InvalidPolicyError, Policy
+from exo_stream.policies.result import PruneResult
+from exo_stream.policies.retention import NO_RULES, LogRetention, RetentionState
+from exo_stream.policies.rules import store_retention
 from exo_stream.producers import Producer
+from exo_stream.prune import prune
+from exo_stream.regex.pattern import compile_regex
 from exo_stream.scan import Scan, bounds
 from exo_stream.selectors import Selector
 from exo_stream.starts import chosen_start
@@ -63,6 +69,7 @@ class Platform:
     def __init__(self, ground: Ground, writing: TimedHop) -> None:
         self._ground = ground
         self._writing = writing
+        self._pruning = trio.StrictFIFOLock()
         self.sources = sources = ground.sources
         self.limits = sources.limits
         self._reads = sources.reads
@@ -281,6 +288,38 @@ class Platform:
         if type(cutoff_exclusive) is not int or not 0 <= cutoff_exclusive <= SEQUENCE_MAX:
             raise InvalidRequestError("a sequence number is an unsigned 64-bit integer")
         return await self._ground.move_floor(cutoff_exclusive)
+
+    async def prune(self, policies: Sequence[Policy], *, dry_run: bool = False) -> PruneResult:
+        """Delete the keys and evict the batches that ``policies`` do not keep, one after the other.
+
+        Up to 100,000 keys of one policy are one batch, more are several; nothing to delete writes
+        nothing. No value is deleted that is newer than the one that was judged. With ``dry_run``
+        it only counts. One prune runs at a time. Raises InvalidPolicyError before anything is
+        done, or LimitExceededError for a policy with a group that is too large.
+        """
+        async with self._pruning:
+            return await prune(self._ground, policies, compile_regex, dry_run=dry_run)
+
+    async def set_retention(self, retention: LogRetention | None) -> RetentionState:
+        """Store what the log keeps in the file, and apply it at once; None keeps everything.
+
+        What has been evicted stays evicted. While the platform was opened with rules of its own,
+        those go first. Raises InvalidPolicyError.
+        """
+        if self._engine.own_sequences:
+            raise UnsupportedError("this backend has only the nine methods, and stores no rules")
+        rules = NO_RULES if retention is None else retention
+        if not isinstance(rules, LogRetention):
+            raise InvalidPolicyError("retention", "not a LogRetention")
+        rules.check()
+        await self._ground.decide(store_retention(rules), frees=True)
+        await self._ground.apply_retention()
+        return self._ground.keeping.state(self._oldest())
+
+    async def retention(self) -> RetentionState:
+        """What the log keeps, and why."""
+        await trio.lowlevel.checkpoint()
+        return self._ground.keeping.state(self._oldest())
 
     def subscribe(
         self,

@@ -11,7 +11,8 @@ from trio.testing import MockClock
 from exo_stream import Platform, Producer, Retention
 from exo_stream.errors import OverloadedError, StoreError
 from exo_stream.limits import Limits
-from exo_stream.model import Keyspace, row_key
+from exo_stream.model import Entry, Keyspace, row_key
+from exo_stream.payload import encode_entries
 from exo_stream.testing import FakeClock
 from tests.worlds import FaultyEngine, OneJob, in_memory, put_one_by_one
 
@@ -130,7 +131,8 @@ async def test_retention_that_cannot_be_applied_is_tried_again(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = FaultyEngine()
-    async with in_memory(engine)(retention=Retention(batches_max=1)) as platform:
+    size = len(encode_entries([Entry(0, b"a", b"value of a")]))
+    async with in_memory(engine)(retention=Retention(bytes_max=size)) as platform:
         await trio.sleep(1.5)
         await put_one_by_one(platform, [b"a", b"b", b"c"])
         engine.faults.append("refused")

@@ -87,7 +87,7 @@ def rows_of(*keys: bytes) -> list[Row]:
 
 
 def pruned(policy: Policy, rows: list[Row], **options: int) -> list[bytes]:
-    return [key for key, _ in Pruning(checked(policy), **options).judge(rows)]
+    return [row.key for row in Pruning(checked(policy), **options).judge(rows)]
 
 
 def test_policies_are_checked_and_keep_their_order() -> None:
@@ -208,7 +208,7 @@ def test_drop_all_deletes_what_matches_and_spares_other_families() -> None:
     mine, other, unmatched = key_of(b"a", 1), KeyCodec(4, 6).encode(b"a" * 9), FAMILY.encode(b"a")
     pruning = Pruning(checked(keys_policy(DropAll())))
     rows = [(unmatched, b"", 1), (mine, b"value", 2), (other, b"", 3)]
-    assert pruning.judge(rows) == [Doomed(mine, 2)]
+    assert pruning.judge(rows) == [Doomed(mine, 2, len(mine) + 5)]
     assert pruning.counts == PruneCounts(matched=1, deleted=1, deleted_bytes=len(mine) + 5)
 
 
@@ -273,7 +273,7 @@ def test_a_malformed_order_is_skipped_and_counted(retain: Retain) -> None:
 def test_an_order_that_took_no_part_is_malformed_but_an_empty_one_is_not() -> None:
     policy = keys_policy(KeepLatest(1), "^a(?P<n>-[0-9]*)?", (), OrderBy("n"), (0, 0))
     pruning = Pruning(checked(policy))
-    assert pruning.judge(rows_of(b"a", b"a-", b"a-1")) == [Doomed(b"a-", 2)]
+    assert pruning.judge(rows_of(b"a", b"a-", b"a-1")) == [Doomed(b"a-", 2, 7)]
     assert pruning.counts.malformed == 1
 
 
@@ -284,7 +284,7 @@ def test_drop_all_asks_for_no_order() -> None:
 
 def test_a_key_without_its_group_is_left_alone_and_counted() -> None:
     pruning = Pruning(checked(keys_policy(DropAll(), LOOSE, codec=(0, 0))))
-    assert pruning.judge(rows_of(b"-1", b"a-1")) == [Doomed(b"a-1", 2)]
+    assert pruning.judge(rows_of(b"-1", b"a-1")) == [Doomed(b"a-1", 2, 3 + 5)]
     assert pruning.counts == PruneCounts(matched=2, ungrouped=1, deleted=1, deleted_bytes=8)
 
 
@@ -367,8 +367,8 @@ def test_pages_parts_and_order_of_rows_make_no_difference(
             gone += pruning.judge(rows[start : start + page])
         counts += pruning.counts
     assert len(gone) == len(set(gone))
-    assert {key for key, _ in gone} == expected(retain, names)
-    assert {(key, b"v", version) for key, version in gone} <= set(rows)
+    assert {row.key for row in gone} == expected(retain, names)
+    assert {(key, b"v", version) for key, version, _ in gone} <= set(rows)
     assert counts == PruneCounts(
         matched=len(rows),
         ungrouped=sum(logical == b"-" for logical, _, _ in names),

@@ -40,6 +40,10 @@ class Table:
     def row(self, keyspace: int, key: bytes) -> Row | Unknown | None:
         return UNKNOWN if key in self.cold else self.found.get(row_key(keyspace, key))
 
+    def changed(self, keyspace: int, key: bytes, since: int) -> bool | Unknown:
+        row = self.row(keyspace, key)
+        return row if isinstance(row, Unknown) else row is not None and row.sequence > since
+
     def rows(self, wanted: KeyRange) -> list[Row] | Unknown:
         if self.ranges_are_cold:
             return UNKNOWN

@@ -6,12 +6,14 @@ It only plans; ingest, the one writer, performs. It is woken after every group a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
 
 from exo_stream import producers
+from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Bell, Mailbox
 from exo_stream.actors.orders import Decide, MoveFloor, Perform, Work
 from exo_stream.actors.reads import Reads
@@ -24,8 +26,9 @@ from exo_stream.errors import (
 from exo_stream.limits import Limits
 from exo_stream.logger import log
 from exo_stream.model import Keyspace, row_key
+from exo_stream.policies.rules import RETENTION_KEY
 from exo_stream.snapshots import Snapshots
-from exo_stream.storage.engine import Engine, Retention
+from exo_stream.storage.engine import Engine
 
 TICK_SECONDS: Final = 1.0
 """How often retention, held snapshots and idleness are looked at."""
@@ -44,13 +47,20 @@ class Means:
     reads: Reads
     snapshots: Snapshots
     changed: Bell
-    retention: Retention
+    keeping: Keeping
     clock: Callable[[], int]
     limits: Limits
 
 
-async def run(means: Means) -> None:
-    """Keep the file in order until ingest stops taking work."""
+async def run(means: Means, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Keep the file in order until ingest stops taking work.
+
+    It has started once the stored rules are read, and have been applied.
+    """
+    with suppress(PlatformClosedError):
+        means.keeping.read(await _stored_rules(means))
+        await _apply_retention(means)
+    task_status.started()
     async with trio.open_nursery() as nursery:
         # Beside the jobs, not between them: expiry writes, and writes may have to wait for a fold.
         nursery.start_soon(_expire_now_and_then, means)
@@ -94,19 +104,27 @@ async def _run_next_job(means: Means, *, idle: bool) -> bool:
     return True
 
 
+async def _stored_rules(means: Means) -> bytes | None:
+    if means.engine.own_sequences:
+        await trio.lowlevel.checkpoint()
+        return None
+    version = means.engine.version
+    [row] = await means.reads.rows(version, [row_key(Keyspace.STORE_RULE, RETENTION_KEY)])
+    return None if row is None else row.value
+
+
 async def _apply_retention(means: Means) -> None:
     means.snapshots.expire()
     # As far as those that are still held allow, or snapshots that overlap would hold it for ever.
     cutoff = min([means.snapshots.wanted_floor, *means.snapshots.floors()])
-    if means.retention != Retention():
-        cutoff = max(cutoff, await _retention_cutoff(means))
+    cutoff = max(cutoff, await _retention_cutoff(means))
     if cutoff > means.engine.version.floor:
         await _move_floor(means, cutoff)
 
 
 async def _retention_cutoff(means: Means) -> int:
     try:
-        return await means.reads.cutoff(means.retention, means.clock())
+        return await means.keeping.cutoff(means.reads, means.clock())
     except (PlatformClosedError, UnsupportedError):
         raise
     except ExoStreamError as error:

@@ -13,11 +13,12 @@ from typing import Any, Final, assert_never
 
 import trio
 
+from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Bell, Mailbox, Request
 from exo_stream.actors.orders import Decide, MoveFloor, Perform, Work
 from exo_stream.actors.reads import Reads
 from exo_stream.actors.view import GroupView
-from exo_stream.decision import Answer, Need, Refuse, Verdict, Write
+from exo_stream.decision import Answer, Need, Numbered, Refuse, Verdict, Write
 from exo_stream.errors import (
     CorruptionError,
     ExoStreamError,
@@ -51,6 +52,7 @@ class Means:
     tail: Tail
     frontier: Frontier
     snapshots: Snapshots
+    keeping: Keeping
     changed: Bell
     clock: Callable[[], int]
     limits: Limits
@@ -115,7 +117,7 @@ async def _write(means: Means, requests: Sequence[Decide[Any]]) -> None:
         return
     batches: Sequence[EncodedBatch] = _number(verdicts, means.engine.version.frontier, now)
     if batches:
-        group = Group(batches)
+        group = Group(batches, floor=means.keeping.floor(batches, means.engine, means.snapshots))
         try:
             committed = await means.hop(partial(means.engine.commit, group))
         except StoreFullError:
@@ -148,7 +150,13 @@ def _admitted(means: Means, requests: Sequence[Decide[Any]]) -> Sequence[Decide[
 
 def _renumbered(verdict: Verdict[Any], batches: Sequence[EncodedBatch]) -> Verdict[Any]:
     """The verdict with the number that the backend gave its batch, which is the only one."""
-    return replace(verdict, answer=batches[0].sequence) if isinstance(verdict, Write) else verdict
+    if not isinstance(verdict, Write):
+        return verdict
+    sequence = batches[0].sequence
+    answer = verdict.answer
+    return replace(
+        verdict, answer=answer.numbered(sequence) if isinstance(answer, Numbered) else sequence
+    )
 
 
 async def _decide(means: Means, requests: Sequence[Decide[Any]], now: int) -> list[Verdict[Any]]:
@@ -219,6 +227,7 @@ def _show(means: Means, group: Group) -> None:
     """Make a durable group visible. Synchronous: nobody sees half of it."""
     means.engine.install(group)
     if group.batches:
+        means.keeping.adopt(group.batches)
         means.tail.push(group.batches)
         means.frontier.advance(group.batches[-1].sequence)
     if group.floor is not None:

@@ -42,6 +42,18 @@ class GroupView:
         found = self._reads.engine.lookup(self._version, wanted)
         return UNKNOWN if isinstance(found, Cold) else found
 
+    def changed(self, keyspace: int, key: bytes, since: int) -> bool | Unknown:
+        """Whether a batch after ``since`` wrote the key."""
+        self._index()
+        wanted = row_key(keyspace, key)
+        if wanted in self._written:
+            return True
+        if wanted in self._fetched:
+            row = self._fetched[wanted]
+            return row is not None and row.sequence > since
+        found = self._reads.engine.changed(self._version, wanted, since)
+        return UNKNOWN if isinstance(found, Cold) else found
+
     def rows(self, wanted: KeyRange) -> list[Row] | Unknown:
         """The live rows of a range in key order."""
         start, end = row_key(wanted.keyspace, wanted.start), row_key(wanted.keyspace, wanted.end)

@@ -38,10 +38,14 @@ HELD_GROUP_BYTES: Final = 256
 
 
 class Doomed(NamedTuple):
-    """A row to delete, if ``version`` is still the sequence of its last write."""
+    """A row to delete, if ``version`` is still the sequence of its last write.
+
+    ``size`` is that of its key and value.
+    """
 
     key: bytes
     version: int
+    size: int
 
 
 class _Held(NamedTuple):
@@ -106,7 +110,7 @@ class Pruning:
             if loser is not None:
                 self._deleted += 1
                 self._deleted_bytes += loser.size
-                doomed.append(Doomed(loser.key, loser.version))
+                doomed.append(Doomed(loser.key, loser.version, loser.size))
         return doomed
 
     def _loser(self, key: bytes, size: int, version: int) -> _Held | None:

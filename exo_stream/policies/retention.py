@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import Final, Literal, Protocol, assert_never
 
 from exo_stream.policies.policy import (
     DropAll,
@@ -36,6 +36,27 @@ class LogRetention:
             check_u64(self.seconds_max, f"{field}.seconds_max", least=1)
         if self.bytes_max is not None:
             check_u64(self.bytes_max, f"{field}.bytes_max", least=1)
+
+
+NO_RULES: Final = LogRetention()
+"""The log keeps everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionState:
+    """What the log keeps, and why.
+
+    ``stored`` are the rules that the file holds, ``in_force`` those that are applied: the stored
+    ones, or those that the platform was opened with, which go first while it is open. ``problem``
+    says why the stored ones cannot be applied, if so. ``oldest_retained`` is None while the log
+    is empty.
+    """
+
+    stored: LogRetention
+    in_force: LogRetention
+    source: Literal["stored", "option"]
+    problem: str | None
+    oldest_retained: int | None
 
 
 class RetainedLog(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
 from exo_stream.errors import BatchEvictedError, CorruptionError
@@ -146,6 +146,10 @@ class DuckDBEngine:
         """[loop] The row of a row key, None if absent, COLD if only the file can tell."""
         return self._table.lookup(version, key)
 
+    def changed(self, version: Version, key: bytes, since: int) -> bool | Cold:
+        """[loop] Whether a batch after ``since`` wrote this row key; COLD if the file must tell."""
+        return self._table.changed(version, key, since)
+
     def scan(
         self,
         version: Version,
@@ -166,6 +170,10 @@ class DuckDBEngine:
     def unpin(self, version: Version) -> None:
         """[loop] Let go of one ``pin``."""
         self._table.pins.unpin(version)
+
+    def held_bytes(self, versions: Iterable[Version]) -> int:
+        """[loop] What these pinned Versions keep in memory that the current one does not need."""
+        return self._table.version.bytes_beside(versions)
 
     def open_reader(self) -> Reader:
         """A reader for one thread; it survives ``reopen``."""

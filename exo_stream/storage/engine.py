@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -245,6 +245,11 @@ class Engine(Protocol):
         file can tell.
         """
 
+    def changed(self, version: Version, key: bytes, since: int) -> bool | Cold:
+        """[loop] Whether a batch after ``since`` wrote this row key, as ``version`` has it; COLD
+        if only the file can tell. What is newer than ``since`` is mostly in memory.
+        """
+
     def scan(
         self,
         version: Version,
@@ -262,6 +267,9 @@ class Engine(Protocol):
 
     def unpin(self, version: Version) -> None:
         """[loop] Let go of one ``pin``."""
+
+    def held_bytes(self, versions: Iterable[Version]) -> int:
+        """[loop] What these pinned Versions keep in memory that the current one does not need."""
 
     def open_reader(self) -> Reader:
         """A reader for one thread; it survives ``reopen``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from exo_stream.errors import BatchEvictedError
 from exo_stream.limits import Limits
@@ -115,6 +115,11 @@ class MemoryEngine:
         node = version.live.node(key, version.frontier)
         return None if node is None else Row(key, node[0], node[1])
 
+    def changed(self, version: Version, key: bytes, since: int) -> bool | Cold:
+        """[loop] Whether a batch after ``since`` wrote this row key."""
+        row = self.lookup(version, key)
+        return isinstance(row, Row) and row.sequence > since
+
     def scan(
         self,
         version: Version,
@@ -138,6 +143,10 @@ class MemoryEngine:
     def unpin(self, version: Version) -> None:
         """[loop] Let go of one ``pin``."""
         self._pins.unpin(version)
+
+    def held_bytes(self, versions: Iterable[Version]) -> int:
+        """[loop] None: there is one memtable for all."""
+        return self._version.bytes_beside(versions)
 
     def open_reader(self) -> Reader:
         """A reader for one thread."""

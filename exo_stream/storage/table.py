@@ -80,6 +80,10 @@ class Table:
         version = self._readable(version)
         return table_reader.lookup(version, key, self.cache)
 
+    def changed(self, version: Version, key: bytes, since: int) -> bool | Cold:
+        """Whether a batch after ``since`` wrote a row key, as far as memory can tell."""
+        return table_reader.changed(self._readable(version), key, since, self.cache)
+
     def scan(self, version: Version, bounds: Bounds) -> TablePlan:
         """Plan one page."""
         version = self._readable(version)

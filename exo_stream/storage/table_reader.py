@@ -61,6 +61,26 @@ def lookup(version: TableVersion, key: bytes, cache: SubBlockCache) -> Row | Col
     return None
 
 
+def changed(version: TableVersion, key: bytes, since: int, cache: SubBlockCache) -> bool | Cold:
+    """Whether a batch after ``since`` wrote a row key, as far as memory can tell.
+
+    Only blocks that were folded from newer batches are asked, and filters say no to most keys.
+    """
+    row = in_memtables(version, key)
+    if row is not None:
+        return row.sequence > since
+    for block, at in places_of(version, key):
+        if block.folded_through <= since:
+            continue
+        sub_block = cache.get(block.fences.ids[at])
+        if sub_block is None:
+            return COLD
+        row = sub_block.row(key)
+        if row is not None:
+            return row.sequence > since
+    return False
+
+
 def fetch(
     version: TableVersion,
     keys: Sequence[bytes],

@@ -9,7 +9,7 @@ deletions in a replay, which are batches without entries there.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -174,6 +174,10 @@ class TraitBackend:
         """[loop] COLD: whether the backend blocks is not known. No other face has rows."""
         return COLD if key[0] == Keyspace.STORE else None
 
+    def changed(self, version: Version, key: bytes, since: int) -> bool | Cold:  # noqa: ARG002
+        """[loop] No, if nothing was written since; else COLD, and no reader can tell either."""
+        return False if since >= self._version.frontier else COLD
+
     def scan(
         self,
         version: Version,  # noqa: ARG002  the backend knows only the present
@@ -192,6 +196,10 @@ class TraitBackend:
 
     def unpin(self, version: Version) -> None:
         """[loop] Nothing was held."""
+
+    def held_bytes(self, versions: Iterable[Version]) -> int:  # noqa: ARG002
+        """[loop] None: the backend keeps no Versions."""
+        return 0
 
     def open_reader(self) -> Reader:
         """A reader for one thread."""
