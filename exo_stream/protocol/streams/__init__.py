@@ -1,0 +1,1 @@
+"""Durable Streams over HTTP as values: what a request asks, and how an answer is written."""
