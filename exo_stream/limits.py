@@ -26,6 +26,13 @@ class Limits:
     batch_bytes_max: int = 64 * MIB
     """Keys and values of one batch; it may be raised to 256 MiB."""
 
+    stream_append_bytes_max: int = 10 * MIB
+    """The messages of one append to a stream."""
+    stream_append_messages_max: int = 1_000_000
+    stream_bytes_max: int = 1 << 40
+    """What one stream retains."""
+    stream_producer_id_bytes_max: int = 512
+
     group_batches_max: int = 4_096
     group_bytes_max: int = 8 * MIB
     """One COMMIT, each entry counted with its cost in memory: a larger group would keep its
@@ -57,6 +64,9 @@ class Limits:
     get_many_bytes_max: int = 64 * MIB
     """Values of one look-up; a single one is never too large to be read."""
     snapshots_max: int = 32
+    snapshots_per_connection_max: int = 8
+    snapshot_memory_bytes_max: int = 256 * MIB
+    """Memtables that are kept for held snapshots only; beyond it the oldest expires."""
     snapshot_seconds_max: int = 300
     """A snapshot holds blocks and the log's floor, so it may not be held for ever."""
     query_seconds_max: int = 30
@@ -90,6 +100,13 @@ class Limits:
     bounded, by ``keep_alive_seconds_max``."""
     keep_alive_seconds_max: int = 60
     body_bytes_max: int = 64 * MIB
+    connect_put_bytes_max: int = 96 * MIB
+    """A Put on the store's own API, as sent and as decompressed, both counted: room for a batch
+    of ``batch_bytes_max`` in either codec. With that, it may be raised to 256 MiB."""
+    connect_request_bytes_max: int = 4 * MIB
+    """Any other request there."""
+    connect_parts_max: int = 1_000_000
+    """Parts of one request there: pairs, or in JSON also the names and values in them."""
     body_seconds_max: int = 30
     send_seconds_max: int = 10
     """A peer that does not take a frame for so long is disconnected by force."""
