@@ -10,7 +10,7 @@ import trio
 
 from exo_stream.actors.reads import Reads
 from exo_stream.model import Keyspace, row_key
-from exo_stream.snapshots import Snapshot, Snapshots
+from exo_stream.snapshots import Snapshot, SnapshotHolder
 from exo_stream.storage.engine import Page, Version
 from exo_stream.writes import check_keys
 
@@ -39,7 +39,7 @@ class Scan:
     def __init__(
         self,
         reads: Reads,
-        snapshots: Snapshots,
+        snapshots: SnapshotHolder,
         low: bytes,
         high: bytes,
         *,

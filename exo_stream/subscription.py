@@ -36,7 +36,7 @@ from exo_stream.limits import Limits
 from exo_stream.model import Cursor, Entry, row_key
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import Selector
-from exo_stream.snapshots import Snapshot, Snapshots
+from exo_stream.snapshots import Snapshot, SnapshotHolder, Snapshots
 from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Since, Start
 from exo_stream.tail import Tail
 
@@ -85,12 +85,19 @@ class Subscription:
     """
 
     def __init__(
-        self, sources: Sources, selector: Selector, *, heartbeat_seconds: int | None = None
+        self,
+        sources: Sources,
+        selector: Selector,
+        *,
+        heartbeat_seconds: int | None = None,
+        snapshots: SnapshotHolder | None = None,
     ) -> None:
         self.selector = selector
         self.position = 0
         self._sources = sources
+        self._snapshots = snapshots or sources.snapshots
         self._snapshot: Snapshot | None = None
+        self._read_snapshot: Snapshot | None = None
         self._next_row: bytes | None = None
         self._begun = False
         self._caught_up = False
@@ -106,7 +113,7 @@ class Subscription:
         """
         if isinstance(start, FromSnapshot):
             await trio.lowlevel.checkpoint()
-            self._snapshot = self._sources.snapshots.open()
+            self._snapshot = self._snapshots.open()
             self._next_row = row_key(self.selector.keyspace, self.selector.prefix)
             self.position = self._snapshot.sequence
         else:
@@ -136,10 +143,11 @@ class Subscription:
         return self._snapshot is not None or self.position < self._sources.tail.after
 
     def close(self) -> None:
-        """Let go of a snapshot that is still being read."""
-        if self._snapshot is not None:
-            self._snapshot.close()
-            self._snapshot = None
+        """Let go of a snapshot that is still being read, and of the log behind it."""
+        for snapshot in (self._snapshot, self._read_snapshot):
+            if snapshot is not None:
+                snapshot.close()
+        self._snapshot = self._read_snapshot = None
 
     async def pull(self) -> Pulled:
         """The next message; waits until there is one.
@@ -254,7 +262,10 @@ class Subscription:
                 entries = [Entry(row.key[0], row.key[1:], row.value) for row in page.rows]
                 return SnapshotPage(self.position, tuple(entries))
         await trio.lowlevel.checkpoint()
-        self.close()
+        # The log behind it stays until this reader has caught up: whoever has just read a whole
+        # table would be evicted first.
+        self._snapshot.finish()
+        self._snapshot, self._read_snapshot = None, self._snapshot
         return SnapshotEnd(self.cursor)
 
     async def _next_ready(self) -> Pulled | None:
@@ -270,6 +281,7 @@ class Subscription:
                 await trio.lowlevel.checkpoint()
                 self._caught_up = True
                 self._reported = self.position
+                self.close()
                 return CaughtUp(self.cursor)
             elif self._sources.interest.closed:
                 raise PlatformClosedError("the platform stopped")

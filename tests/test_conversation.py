@@ -185,6 +185,22 @@ async def test_a_scan_is_read_in_pages_until_it_ends_or_is_closed() -> None:
         assert (await wire.expect(m.Rows)).more  # and is let go of with the connection
 
 
+async def test_a_client_may_hold_so_many_snapshots_by_scans_and_subscriptions() -> None:
+    limits = Limits(page_rows_max=1, frame_bytes_max=4 * KIB, snapshots_per_connection_max=2)
+    async with conversing(limits) as (platform, wire):
+        await platform.put_batch([(b"%03d" % n, b"x" * 3_000) for n in range(90)])
+        await wire.say(m.Scan(1))
+        assert (await wire.expect(m.Rows)).more
+        await wire.say(m.Subscribe(2, FromSnapshot()))
+        await wire.expect(m.Subscribed)
+        await wire.say(m.Scan(3))
+        while not isinstance(message := await wire.next_message(), m.Failure):
+            pass
+        assert (message.id, message.code) == (3, "snapshot_expired")
+        async with platform.scan() as mine:  # there is one left for others
+            assert (await anext(mine))[0] == b"000"
+
+
 async def test_a_batch_is_found_whole_or_in_parts() -> None:
     async with conversing(Limits(frame_bytes_max=4 * KIB)) as (platform, wire):
         await platform.write(puts=[(b"a", b"1")], deletes=[b"b"])

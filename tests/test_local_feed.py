@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from exo_stream.errors import InvalidRequestError
-from exo_stream.feed import CaughtUp, SnapshotPage
+from exo_stream.feed import CaughtUp, SnapshotEnd, SnapshotPage
 from exo_stream.model import Batch, Cursor, Entry, Keyspace
 from exo_stream.producers import Producer
 from tests.worlds import batches_until, in_memory, put_one_by_one
@@ -69,6 +69,29 @@ async def test_iterating_gives_pages_and_batches_and_messages_everything() -> No
                     break
             assert kinds == [Batch, Batch, CaughtUp]
             assert feed.messages().__aiter__() is not None
+
+
+async def test_the_log_behind_a_snapshot_stays_until_its_reader_has_caught_up() -> None:
+    async with in_memory()() as platform:
+        await put_one_by_one(platform, [b"a"])
+        async with platform.subscribe(snapshot=True) as feed:
+            await put_one_by_one(platform, [b"b", b"c"])
+            messages = aiter(feed.messages())
+            while not isinstance(await anext(messages), SnapshotEnd):
+                pass
+            await platform.prune_batch_log(4)
+            assert await platform.oldest_retained_batch() == 2
+            found = [await anext(messages) for _ in range(3)]
+            assert [type(message) for message in found] == [Batch, Batch, CaughtUp]
+            assert platform.sources.snapshots.floors() == []
+            await platform.prune_batch_log(4)
+            assert await platform.oldest_retained_batch() is None
+        async with platform.subscribe(snapshot=True) as feed:
+            messages = aiter(feed.messages())
+            while not isinstance(await anext(messages), SnapshotEnd):
+                pass
+            assert platform.sources.snapshots.floors() == [4]
+        assert platform.sources.snapshots.floors() == []
 
 
 async def test_outside_its_block_a_feed_gives_nothing() -> None:

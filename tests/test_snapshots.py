@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -9,6 +11,7 @@ from trio.testing import MockClock
 from exo_stream.errors import SnapshotExpiredError
 from exo_stream.limits import Limits
 from exo_stream.snapshots import Snapshots
+from exo_stream.storage.duckdb_engine import open_duckdb_engine
 from exo_stream.storage.memory_engine import MemoryEngine
 
 LIMITS = Limits(snapshots_max=2, snapshot_seconds_max=10)
@@ -57,3 +60,56 @@ async def test_one_that_is_held_too_long_gives_way(autojump_clock: MockClock) ->
         old.check()
     old.close()
     assert engine._pins.frontiers == [0]
+
+
+async def test_one_connection_cannot_take_all_there_are() -> None:  # noqa: ASYNC124
+    limits = Limits(snapshots_max=3, snapshots_per_connection_max=2)
+    snapshots = Snapshots(MemoryEngine(), limits)
+    greedy, other = snapshots.share(), snapshots.share()
+    first = greedy.open()
+    greedy.hold(first.version)
+    with pytest.raises(SnapshotExpiredError, match="2 snapshots are held by this connection"):
+        greedy.open()
+    other.open()
+    with pytest.raises(SnapshotExpiredError, match="3 snapshots are held; try"):
+        other.open()
+    first.close()
+    greedy.open()
+
+
+async def test_what_they_keep_in_memory_is_bounded_and_the_oldest_gives_way(
+    tmp_path: Path,
+) -> None:  # noqa: ASYNC124
+    limits = Limits(memtable_entries_max=4, snapshot_memory_bytes_max=10_000)
+    engine = open_duckdb_engine(tmp_path / "store.duckdb", limits=limits)
+    snapshots = Snapshots(engine, limits)
+    held = []
+    for number in range(5):
+        held.append(snapshots.open())
+        engine.put_batch([(b"%d" % key, b"x" * 1_000) for key in range(number, number + 4)])
+    assert engine.held_bytes(snapshot.version for snapshot in held) > 10_000
+    snapshots.expire()
+    alive = [snapshots.holds(snapshot) for snapshot in held]
+    assert alive == sorted(alive)  # the oldest went
+    assert not alive[0]
+    assert alive[-1]
+    assert engine.held_bytes(s.version for s in held if snapshots.holds(s)) <= 10_000
+    engine.close()
+
+
+async def test_the_log_behind_a_snapshot_outlives_its_table_but_not_its_time(
+    autojump_clock: MockClock,
+) -> None:
+    engine = MemoryEngine()
+    snapshots = Snapshots(engine, LIMITS)
+    read = snapshots.open()
+    read.finish()
+    assert not snapshots.holds(read)
+    assert engine._pins.frontiers == []
+    assert snapshots.floors() == [1]
+    snapshots.open()
+    snapshots.open()  # it takes no place any more
+    await trio.sleep(10)
+    snapshots.expire()
+    assert snapshots.floors() == []
+    read.close()

@@ -240,7 +240,7 @@ class Answers:
         low, high = bounds(request.start, request.end)
         scan = StoreScan(
             sources.reads,
-            sources.snapshots,
+            self._conversation.snapshots,
             low,
             high,
             forward=request.forward,

@@ -72,6 +72,7 @@ class Conversation:
         self.encode = encode
         self.platform = platform
         self.socket = socket
+        self.snapshots = platform.sources.snapshots.share()
         self.session = Session(Role.SERVER, limits)
         self._answers = Answers(self)
         self._writer = Writer(self)

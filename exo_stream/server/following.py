@@ -48,7 +48,10 @@ class Following:
         self._request = request
         self._scope = trio.CancelScope()
         self._subscription = Subscription(
-            conversation.platform.sources, request.selector, heartbeat_seconds=request.heartbeat
+            conversation.platform.sources,
+            request.selector,
+            heartbeat_seconds=request.heartbeat,
+            snapshots=conversation.snapshots,
         )
         self._seat: Seat[SharedBody] | None = None
         self._pages_ahead = 0

@@ -10,7 +10,7 @@ from typing import Final
 from sortedcontainers import SortedList
 
 from exo_stream.model import Row, row_key
-from exo_stream.payload import EncodedBatch
+from exo_stream.payload import ENTRY_BYTES, EncodedBatch
 
 Node = tuple[int, bytes | None, "Node | None"]
 """A value of one key: its sequence, the value, and an older node that a pin still needs."""
@@ -58,6 +58,11 @@ class Memtable:
         self.entries = 0
         """Entries applied, overwritten ones included: what recovery would have to read again."""
         self.payload_bytes = 0
+
+    @property
+    def bytes_held(self) -> int:
+        """About what it takes in memory, nodes included that only pins still need."""
+        return self.payload_bytes + ENTRY_BYTES * self.entries
 
     def apply(self, batches: Sequence[EncodedBatch], pins: Sequence[int]) -> None:
         """Make durable batches visible; ``pins`` are the pinned frontiers in rising order."""

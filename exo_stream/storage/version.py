@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from exo_stream.storage.engine import Version
@@ -29,6 +29,16 @@ class TableVersion:
         yield self.live
         if self.frozen is not None:
             yield self.frozen
+
+    def bytes_beside(self, versions: Iterable[Version]) -> int:
+        """What the memtables take that only those other Versions have."""
+        held: dict[int, Memtable] = {}
+        for version in versions:
+            assert isinstance(version, TableVersion), version
+            held.update((id(memtable), memtable) for memtable in version.memtables)
+        for memtable in self.memtables:
+            held.pop(id(memtable), None)
+        return sum(memtable.bytes_held for memtable in held.values())
 
 
 class Pins:
