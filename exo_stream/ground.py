@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import outcome
@@ -13,7 +13,7 @@ import trio
 from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Mailbox
 from exo_stream.actors.orders import Decide, MoveFloor, Work
-from exo_stream.decision import Decision
+from exo_stream.decision import Answer, Decision
 from exo_stream.errors import (
     InvalidRequestError,
     NotVisibleYetError,
@@ -22,6 +22,7 @@ from exo_stream.errors import (
     StoreError,
 )
 from exo_stream.model import SEQUENCE_MAX
+from exo_stream.pause import Pause
 from exo_stream.storage.engine import Version
 from exo_stream.subscription import Sources
 
@@ -40,6 +41,8 @@ class Ground:
     work: Mailbox[Work]
     clock: Callable[[], int]
     keeping: Keeping
+    pause: Pause = field(default_factory=Pause)
+    """Of the writes of every face; whoever writes past ``decide`` enters it, and leaves it."""
 
     async def decide(self, decide: Decision[T], *, size: int = 0, frees: bool = False) -> T:
         """Have the one writer decide, and return the decision's answer once it is durable.
@@ -47,19 +50,35 @@ class Ground:
         ``size`` is what the request holds in memory while it waits, in bytes; ``frees`` says that
         it only removes, so that it passes the low-disk mark.
         """
-        return await self.writes.ask(Decide(decide=decide, size=size, frees=frees))
+        self.pause.enter()
+        try:
+            return await self.writes.ask(Decide(decide=decide, size=size, frees=frees))
+        finally:
+            self.pause.leave()
 
     async def decide_all(
         self, decisions: Sequence[tuple[Decision[T], int]]
     ) -> list[outcome.Outcome[T]]:
         """Hand over several decisions, each with its size, at once; what became of each."""
-        return await self.writes.ask_all(
-            [Decide(decide=decide, size=size) for decide, size in decisions]
-        )
+        self.pause.enter()
+        try:
+            return await self.writes.ask_all(
+                [Decide(decide=decide, size=size) for decide, size in decisions]
+            )
+        finally:
+            self.pause.leave()
+
+    async def settle(self) -> None:
+        """Return once everything that was handed over before has been decided, and is durable."""
+        await self.writes.ask(Decide(decide=lambda _view, _now: Answer(None), frees=True))
 
     async def move_floor(self, cutoff: int) -> int:
         """Evict every batch of the log below ``cutoff``; answer how many batches that were."""
-        return await self.work.ask(MoveFloor(cutoff=cutoff))
+        self.pause.enter()
+        try:
+            return await self.work.ask(MoveFloor(cutoff=cutoff))
+        finally:
+            self.pause.leave()
 
     async def apply_retention(self) -> None:
         """Evict what the rules in force do not keep. What cannot be told or written now is left

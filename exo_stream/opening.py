@@ -23,6 +23,7 @@ from exo_stream.ground import Ground
 from exo_stream.interest import Interest
 from exo_stream.limits import Limits
 from exo_stream.nursery import nursery_unseen
+from exo_stream.pause import Pause
 from exo_stream.payload import EncodedBatch
 from exo_stream.platform import Platform
 from exo_stream.snapshots import Snapshots
@@ -116,7 +117,7 @@ async def _running(
     retention: Retention | None,
     clock: Callable[[], int],
 ) -> AsyncIterator[Platform]:
-    bell, changed, keeping = Bell(), Bell(), Keeping(retention)
+    bell, changed, keeping, pause = Bell(), Bell(), Keeping(retention), Pause()
     near: Mailbox[Read] = _mailbox(limits)
     far: Mailbox[Read] = _mailbox(limits)
     writes: Mailbox[Decide[Any]] = _mailbox(limits, bell)
@@ -129,8 +130,9 @@ async def _running(
         sources.snapshots, keeping, changed, clock, limits,
     )  # fmt: skip
     planner = compaction.Means(
-        engine, work, writes, sources.reads, sources.snapshots, changed, keeping, clock, limits
-    )
+        engine, work, writes, sources.reads, sources.snapshots, changed, keeping, clock, limits,
+        pause,
+    )  # fmt: skip
     try:
         with nursery_unseen() as own:
             async with trio.open_nursery() as readers:
@@ -141,7 +143,8 @@ async def _running(
                     nursery.start_soon(fanout.run, receive, sources.interest)
                     await nursery.start(compaction.run, planner)
                     with own:
-                        yield Platform(Ground(sources, writes, work, clock, keeping), writing)
+                        ground = Ground(sources, writes, work, clock, keeping, pause)
+                        yield Platform(ground, writing)
                     # The body is done: no more writes. Ingest drains what waits, with compaction's
                     # help, and closes what it owns, which ends the other two; the readers go last.
                     writes.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
@@ -26,6 +26,7 @@ from exo_stream.errors import (
 from exo_stream.limits import Limits
 from exo_stream.logger import log
 from exo_stream.model import Keyspace, row_key
+from exo_stream.pause import Pause
 from exo_stream.policies.rules import RETENTION_KEY
 from exo_stream.snapshots import Snapshots
 from exo_stream.storage.engine import Engine
@@ -50,6 +51,8 @@ class Means:
     keeping: Keeping
     clock: Callable[[], int]
     limits: Limits
+    pause: Pause = field(default_factory=Pause)
+    """Retention and expiry wait for its end; the upkeep of the file does not."""
 
 
 async def run(means: Means, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -115,6 +118,8 @@ async def _stored_rules(means: Means) -> bytes | None:
 
 async def _apply_retention(means: Means) -> None:
     means.snapshots.expire()
+    if means.pause.is_paused:
+        return
     # As far as those that are still held allow, or snapshots that overlap would hold it for ever.
     cutoff = min([means.snapshots.wanted_floor, *means.snapshots.floors()])
     cutoff = max(cutoff, await _retention_cutoff(means))
@@ -134,7 +139,8 @@ async def _retention_cutoff(means: Means) -> int:
 
 async def _move_floor(means: Means, cutoff: int) -> None:
     try:
-        await means.work.ask(MoveFloor(cutoff=cutoff))
+        with means.pause.writer():
+            await means.work.ask(MoveFloor(cutoff=cutoff))
     except PlatformClosedError:
         raise
     except ExoStreamError as error:
@@ -168,7 +174,8 @@ async def _expire_producers(means: Means) -> None:
                 key = row.key[1:]
                 if producers.is_head(key) and _idle_since(row.value, before):
                     expire = producers.expire(key[1:], before=before)
-                    await means.writes.ask(Decide(decide=expire, frees=True))
+                    with means.pause.writer():
+                        await means.writes.ask(Decide(decide=expire, frees=True))
         except PlatformClosedError:
             raise
         except ExoStreamError as error:

@@ -80,6 +80,12 @@ class Reply(Generic[T]):
         assert self._outcome is not None, "not answered yet"
         return self._outcome
 
+    async def wait(self) -> T:
+        """The answer to a request that was posted, or the error it was answered with."""
+        assert self._tally is not None, "nobody asked"
+        await self._tally.wait()
+        return self.result.unwrap()
+
     def set(self, value: T) -> None:
         """Answer."""
         self._settle(outcome.Value(value))
@@ -164,6 +170,14 @@ class Mailbox(Generic[R]):
                 request.reply.abandoned = True
             raise
         return [request.reply.result for request in requests]
+
+    async def post(self, request: Request[Any]) -> None:
+        """Hand over ``request`` and return once it waits here; ``reply.wait`` brings its answer.
+
+        Cancelled before, it never happens. From then on it takes its course, whoever gives up.
+        """
+        request.reply.counted_by(_Tally(1))
+        await self._hand_over(request)
 
     async def _hand_over(self, request: Request[Any]) -> None:
         if self._at_the_door or self._is_full():
