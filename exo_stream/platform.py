@@ -21,9 +21,9 @@ from exo_stream.ground import Ground
 from exo_stream.local_feed import LocalFeed
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, Keyspace, VersionedValue, row_key
 from exo_stream.payload import EncodedBatch
-from exo_stream.policies.policy import InvalidPolicyError, Policy
+from exo_stream.policies.policy import Policy
 from exo_stream.policies.result import PruneResult
-from exo_stream.policies.retention import NO_RULES, LogRetention, RetentionState
+from exo_stream.policies.retention import LogRetention, RetentionState, checked_retention
 from exo_stream.policies.rules import store_retention
 from exo_stream.producers import Producer
 from exo_stream.prune import prune
@@ -308,10 +308,7 @@ class Platform:
         """
         if self._engine.own_sequences:
             raise UnsupportedError("this backend has only the nine methods, and stores no rules")
-        rules = NO_RULES if retention is None else retention
-        if not isinstance(rules, LogRetention):
-            raise InvalidPolicyError("retention", "not a LogRetention")
-        rules.check()
+        rules = checked_retention(retention)
         await self._ground.decide(store_retention(rules), frees=True)
         await self._ground.apply_retention()
         return self._ground.keeping.state(self._oldest())

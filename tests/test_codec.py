@@ -17,6 +17,7 @@ from exo_stream.errors import RemoteProtocolError
 from exo_stream.model import Entry
 from exo_stream.protocol import codec
 from exo_stream.protocol import messages as m
+from exo_stream.protocol.policies import PrunePolicies, SetRetention
 from tests.wire_examples import FROM_CLIENT, FROM_SERVER
 
 CDDL = (Path(__file__).parent.parent / "docs" / "protocol.cddl").read_text()
@@ -76,7 +77,7 @@ def test_fields_of_a_newer_peer_are_ignored_but_not_where_it_would_matter(
     newer = [*cbor2.loads(codec.encode([message]))[0], {"new": 1}]
     frame = cbor2.dumps([newer])
 
-    if isinstance(message, m.Write | m.Prune):
+    if isinstance(message, m.Write | m.Prune | PrunePolicies | SetRetention):
         with pytest.raises(RemoteProtocolError, match="fields"):
             decode(frame)
     else:

@@ -373,7 +373,7 @@ def test_pages_parts_and_order_of_rows_make_no_difference(
         matched=len(rows),
         ungrouped=sum(logical == b"-" for logical, _, _ in names),
         deleted=len(gone),
-        deleted_bytes=sum(len(key) + 1 for key, _ in gone),
+        deleted_bytes=sum(len(row.key) + 1 for row in gone),
     )
 
 

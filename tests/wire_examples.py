@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from exo_stream.model import SEQUENCE_MAX, Cursor, Entry, Keyspace
+from exo_stream.policies.result import PruneCounts
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
+from exo_stream.protocol import policies as p
 from exo_stream.selectors import Selector
 from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Since
 
@@ -35,6 +37,10 @@ FROM_CLIENT: Final[tuple[m.Message, ...]] = (
     m.GetBatch(6, 1),
     m.Info(7),
     m.Prune(8, 100),
+    p.PrunePolicies(16, b'{"version":1,"policies":[]}'),
+    p.PrunePolicies(17, b"", dry_run=True),
+    p.SetRetention(18, b""),
+    p.GetRetention(19),
     m.Subscribe(9),
     m.Subscribe(10, Now(), Selector(b"user/"), "disconnect", 15),
     m.Subscribe(11, FromSnapshot(), Selector(b"", Keyspace.EVENT)),
@@ -63,6 +69,10 @@ FROM_SERVER: Final[tuple[m.Message, ...]] = (
     m.Found(6, None),
     m.Information(7, LOG_ID, 9, None, {"path": "feed.duckdb", "file_bytes": 1}),
     m.Pruned(8, 91),
+    p.PoliciesPruned(16, (PruneCounts(1, 2, 3, 4, 5, 6, 7), PruneCounts()), (9, SEQUENCE_MAX)),
+    p.PoliciesPruned(17, (), ()),
+    p.Retention(18, b"", b"", "stored", None, None),
+    p.Retention(19, b"x", b"y", "option", "no document", 9),
     m.Subscribed(9, CURSOR),
     m.SnapshotBegin(9, 7),
     m.Snapshot(9, ENTRIES),

@@ -20,6 +20,7 @@ class Retry(Enum):
 
     NUMBERED = "sent again under the same number"
     READ = "sent again"
+    ONCE = "failed, its outcome unknown: sent again, it might take effect twice"
     NEVER = "failed: what it asked about is gone with the connection"
 
 

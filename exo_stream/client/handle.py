@@ -34,8 +34,14 @@ from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, VersionedValue
 from exo_stream.nursery import nursery_unseen
 from exo_stream.platform import Information
+from exo_stream.policies.document import decode_retention, encode_policies, encode_retention
+from exo_stream.policies.policy import Policy, checked_policies
+from exo_stream.policies.result import PruneResult
+from exo_stream.policies.retention import LogRetention, RetentionState, checked_retention
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
+from exo_stream.protocol import policies as p
+from exo_stream.regex.pattern import compile_regex
 from exo_stream.selectors import Selector
 from exo_stream.starts import chosen_start
 from exo_stream.storage.engine import EngineStatistics
@@ -209,6 +215,35 @@ class Client:
         call = Call(lambda id_, _: m.Prune(id_, cutoff_exclusive))
         return (await self._ask(call, m.Pruned)).batches
 
+    async def prune(self, policies: Sequence[Policy], *, dry_run: bool = False) -> PruneResult:
+        """Delete the keys and evict the batches that ``policies`` do not keep, as
+        ``Platform.prune`` does; with ``dry_run`` only count.
+
+        A prune whose connection was lost is not sent again: it raises OutcomeUnknownError. The
+        batches that it wrote until then stand.
+        """
+        checked_policies(policies, compile_regex)
+        document = encode_policies(policies)
+        call = Call(
+            lambda id_, _: p.PrunePolicies(id_, document, bool(dry_run)),
+            retry=Retry.READ if dry_run else Retry.ONCE,
+            size=len(document),
+        )
+        reply = await self._ask(call, p.PoliciesPruned)
+        return PruneResult(reply.counts, reply.sequences)
+
+    async def set_retention(self, retention: LogRetention | None) -> RetentionState:
+        """Store what the log keeps in the server's file, and apply it; None keeps everything."""
+        rules = checked_retention(retention)
+        call = Call(lambda id_, _: p.SetRetention(id_, encode_retention(rules)))
+        return _retention_state(await self._ask(call, p.Retention))
+
+    async def retention(self) -> RetentionState:
+        """What the log keeps, and why."""
+        return _retention_state(
+            await self._ask(Call(lambda id_, _: p.GetRetention(id_)), p.Retention)
+        )
+
     async def info(self) -> Information:
         """Identity, extent and sizes."""
         found = await self._information()
@@ -277,6 +312,15 @@ class Client:
         reply = await self._link.ask(call)
         assert isinstance(reply, kind), reply  # the session has seen to it
         return reply
+
+
+def _retention_state(reply: p.Retention) -> RetentionState:
+    try:
+        stored, in_force = decode_retention(reply.stored), decode_retention(reply.in_force)
+    except InvalidRequestError as error:
+        raise RemoteProtocolError(f"no rules that this version knows: {error}") from None
+    source: Literal["stored", "option"] = "option" if reply.source == "option" else "stored"
+    return RetentionState(stored, in_force, source, reply.problem, reply.oldest)
 
 
 @asynccontextmanager

@@ -230,7 +230,7 @@ class Link:
             feed.fail(UnavailableError(reason))
 
     def _disappoint(self, call: Call, reason: str) -> None:
-        if call.sent and call.retry is Retry.NUMBERED:
+        if call.sent and call.retry in {Retry.NUMBERED, Retry.ONCE}:
             call.fail(OutcomeUnknownError(f"the write may have taken effect: {reason}"))
         else:
             call.fail(UnavailableError(reason))
@@ -313,7 +313,7 @@ class Link:
                 call.fail(
                     SnapshotExpiredError("the snapshot went with the connection; begin again")
                 )
-            elif call.needs_number:
+            elif call.retry is Retry.ONCE or call.needs_number:
                 # Of a server that does not know producers: sent again, it might be written twice.
                 self._disappoint(call, reason)
             elif call.losses >= self.patience.attempts_max:

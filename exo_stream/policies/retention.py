@@ -9,6 +9,7 @@ from exo_stream.policies.policy import (
     DropAll,
     GreaterThan,
     GreaterThanOrEqual,
+    InvalidPolicyError,
     KeepLatest,
     Retain,
     check_retain,
@@ -40,6 +41,16 @@ class LogRetention:
 
 NO_RULES: Final = LogRetention()
 """The log keeps everything."""
+
+
+def checked_retention(retention: LogRetention | None) -> LogRetention:
+    """The rules to store, none for None. Raises InvalidPolicyError unless they make sense."""
+    if retention is None:
+        return NO_RULES
+    if not isinstance(retention, LogRetention):
+        raise InvalidPolicyError("retention", "not a LogRetention")
+    retention.check()
+    return retention
 
 
 @dataclass(frozen=True, slots=True)

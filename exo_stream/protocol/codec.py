@@ -18,6 +18,7 @@ import cbor2
 from exo_stream.errors import RemoteProtocolError
 from exo_stream.protocol import fields as sorts
 from exo_stream.protocol import messages as m
+from exo_stream.protocol import policies as p
 from exo_stream.protocol.fields import Sort
 from exo_stream.protocol.heads import holds_more_than
 from exo_stream.protocol.messages import DeliveredBatch, Message
@@ -97,6 +98,15 @@ SHAPES: Final = (
     _shape("found", m.Found, _U, sorts.OPTIONAL_BATCH),
     _shape("information", m.Information, _U, sorts.LOG_ID, _U, sorts.OPTIONAL_UINT, sorts.MAP),
     _shape("pruned", m.Pruned, _U, _U),
+    _shape("prune_policies", p.PrunePolicies, _U, _B, sorts.FLAG, is_strict=True),
+    _shape("set_retention", p.SetRetention, _U, _B, is_strict=True),
+    _shape("get_retention", p.GetRetention, _U),
+    _shape("policies_pruned", p.PoliciesPruned, _U, sorts.COUNTS, sorts.UINTS),
+    _shape(
+        "retention",
+        p.Retention,
+        *(_U, _B, _B, sorts.RETENTION_SOURCE, sorts.OPTIONAL_TEXT, sorts.OPTIONAL_UINT),
+    ),
     _shape("subscribed", m.Subscribed, _U, sorts.CURSOR),
     _shape("snapshot_begin", m.SnapshotBegin, _U, _U),
     _shape("snapshot", m.Snapshot, _U, sorts.ENTRIES),

@@ -7,13 +7,15 @@ would cost more than the decoding itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, fields
 from itertools import repeat
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
 from exo_stream.errors import InvalidRequestError
 from exo_stream.model import LOG_ID_LENGTH, SEQUENCE_MAX, Cursor, Entry, Keyspace
+from exo_stream.policies.result import PruneCounts
 from exo_stream.producers import Producer
 from exo_stream.protocol.messages import (
     DeliveredBatch,
@@ -210,6 +212,23 @@ def _read_producer(value: Any) -> Producer:
     )
 
 
+def _read_counts(value: Any) -> tuple[PruneCounts, ...]:
+    columns = _columns(value, len(fields(PruneCounts)))
+    for column in columns:
+        _read_uints(column)
+    return tuple([PruneCounts(*row) for row in value])
+
+
+def _write_counts(counts: Sequence[PruneCounts]) -> list[tuple[int, ...]]:
+    return [astuple(one) for one in counts]
+
+
+def _read_retention_source(value: Any) -> str:
+    if value not in {"stored", "option"}:
+        raise _refuse("where rules come from")
+    return _read_text(value)
+
+
 def _read_cursor(value: Any) -> Cursor:
     try:
         return Cursor.parse(_read_text(value))
@@ -294,6 +313,7 @@ UINTS: Final = Sort(_read_uints)
 FLAG: Final = Sort(_read_flag)
 TEXT: Final = Sort(_read_text)
 BYTES: Final = Sort(_read_bytes)
+OPTIONAL_TEXT: Final = _optional(TEXT)
 OPTIONAL_BYTES: Final = _optional(BYTES)
 KEYS: Final = Sort(_read_keys)
 VALUES: Final = Sort(_read_values)
@@ -302,6 +322,8 @@ ENTRIES: Final = Sort(_read_entries)
 OPTIONAL_BATCH: Final = _optional(Sort(_read_batch))
 BATCHES: Final = Sort(read_batches)
 PART: Final = Sort(_read_part)
+COUNTS: Final = Sort(_read_counts, _write_counts)
+RETENTION_SOURCE: Final = Sort(_read_retention_source)
 REQUIRE: Final = Sort(_read_require, _write_require)
 OPTIONAL_PRODUCER: Final = _optional(Sort(_read_producer, _write_producer))
 CURSOR: Final = Sort(_read_cursor, str)

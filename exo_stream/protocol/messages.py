@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from exo_stream.model import Cursor, Entry
 from exo_stream.producers import Producer
+from exo_stream.protocol.policies import PolicyReply, PolicyRequest
 from exo_stream.selectors import Selector
 from exo_stream.starts import Oldest, Start
 from exo_stream.writes import Requirement
@@ -402,8 +403,10 @@ class GoAway:
     reason: str
 
 
-Request = Write | Get | GetMany | Scan | ScanNext | GetBatch | Info | Prune | Subscribe
-Reply = Written | Value | Values | Rows | Found | Information | Pruned
+Request = (
+    Write | Get | GetMany | Scan | ScanNext | GetBatch | Info | Prune | Subscribe | PolicyRequest
+)
+Reply = Written | Value | Values | Rows | Found | Information | Pruned | PolicyReply
 Delivery = (
     Subscribed
     | SnapshotBegin

@@ -57,6 +57,13 @@ from exo_stream.protocol.messages import (
     Write,
     Written,
 )
+from exo_stream.protocol.policies import (
+    GetRetention,
+    PoliciesPruned,
+    PrunePolicies,
+    Retention,
+    SetRetention,
+)
 
 
 class Role(Enum):
@@ -84,6 +91,9 @@ REPLIES: Final[dict[type[Request], tuple[type[Message], ...]]] = {
     GetBatch: (Found, Part),
     Info: (Information,),
     Prune: (Pruned,),
+    PrunePolicies: (PoliciesPruned,),
+    SetRetention: (Retention,),
+    GetRetention: (Retention,),
     Subscribe: (Subscribed,),
 }
 """What answers what; a ``Failure`` answers anything."""

@@ -41,15 +41,22 @@ from exo_stream.protocol.messages import (
     Value,
     Values,
 )
+from exo_stream.protocol.policies import (
+    GetRetention,
+    PolicyRequest,
+    PrunePolicies,
+    SetRetention,
+)
 from exo_stream.scan import Scan as StoreScan
 from exo_stream.scan import bounds
 from exo_stream.server.budget import Share
+from exo_stream.server.policies import answered
 from exo_stream.server.transport import RECEIVE_BYTES
 
 if TYPE_CHECKING:
     from exo_stream.server.conversation import Conversation
 
-Asked = Get | GetMany | Scan | ScanNext | ScanClose | GetBatch | Info | Prune
+Asked = Get | GetMany | Scan | ScanNext | ScanClose | GetBatch | Info | Prune | PolicyRequest
 Done = Callable[[], None]
 
 _ROW_BYTES = 16
@@ -229,6 +236,8 @@ class Answers:
             case Prune():
                 count = await self._platform.prune_batch_log(request.cutoff_exclusive)
                 await send(Pruned(request.id, count))
+            case PrunePolicies() | SetRetention() | GetRetention():
+                await send(await answered(self._platform, request))
             case Get() | GetMany():
                 raise AssertionError(request)
             case _:
