@@ -16,15 +16,19 @@ from exo_stream.server.routes import Answer
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Answers three paths. Readiness fails fast, liveness fails slow."""
+    """Answers four paths. Readiness fails fast, liveness fails slow."""
 
     platform: Platform
     port: Port
 
     def add_routes(self) -> None:
-        """Let the port answer ``/health``, ``/healthz/live`` and ``/healthz/ready``."""
+        """Let the port answer ``/health``, ``/healthz/live`` and ``/healthz/ready``.
+
+        ``/ready`` is for clients of Exoware's store, which ask there.
+        """
         routes = self.port.routes
         routes.add("GET", "/health", self.ready)
+        routes.add("GET", "/ready", self.ready)
         routes.add("GET", "/healthz/ready", self.ready)
         routes.add("GET", "/healthz/live", self.live)
 

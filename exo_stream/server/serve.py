@@ -24,6 +24,7 @@ from exo_stream.server.listener import Listener
 from exo_stream.server.port import Port
 from exo_stream.server.request import Request
 from exo_stream.server.routes import Answer, Takeover
+from exo_stream.server.store_api.api import StoreApi
 from exo_stream.server.transport import Transport
 from exo_stream.server.websocket import WebSocket, run_websocket
 
@@ -62,6 +63,7 @@ def open_port(platform: Platform, visitors: Visitors) -> Port:
     """A port with the platform's own routes; faces add theirs."""
     port = Port(platform.limits, visitors)
     Health(platform, port).add_routes()
+    StoreApi(platform, port).add_routes()
     port.routes.add("GET", "/v1/ws", _Conversations(platform, port).answer)
     return port
 

@@ -1,0 +1,80 @@
+"""What a method answers: one message, or messages pulled one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from exo_stream.protocol.http import Headers
+from exo_stream.server.budget import Share
+from exo_stream.server.request import Request
+
+M = TypeVar("M", bound=Message)
+Q = TypeVar("Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One message to be sent: built where it is encoded, for a large one takes long.
+
+    ``cost`` is about what it has in bytes.
+    """
+
+    build: Callable[[], Message]
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer of a unary method, and headers of its own."""
+
+    piece: Piece
+    headers: Headers = ()
+
+
+class Pieces(Protocol):
+    """The answer of a streaming method. ``endless`` ones are ended when the server stops."""
+
+    endless: bool
+
+    async def next(self, share: Share) -> Sequence[Piece] | None:
+        """Some more messages, none yet, or None at the end.
+
+        What they hold is taken into ``share``, which is given back once they are sent.
+        """
+
+    @property
+    def metadata(self) -> Mapping[str, Sequence[str]]:
+        """What is told at the end of the stream."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[M, Q]):
+    """One method: ``check`` makes of its message what ``answer`` or ``stream`` serve.
+
+    ``check`` is pure and may be run in a thread. It raises CallError or InvalidRequestError.
+    ``is_safe`` methods may be called by GET; ``is_long`` ones end when their caller leaves.
+    """
+
+    kind: type[M]
+    check: Callable[[M], Q]
+    domain: str
+    bytes_max: int
+    answer: Callable[[Q], Awaitable[Reply]] | None = None
+    stream: Callable[[Q, Request], Pieces] | None = None
+    is_safe: bool = False
+    is_long: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether its answer is a stream."""
+        return self.stream is not None
+
+
+AnyMethod = Method[Any, Any]
