@@ -33,6 +33,7 @@ class Snapshots:
         self._limits = limits
         self._held: dict[Snapshot, float] = {}
         self._followed: dict[Snapshot, float] = {}
+        self._leased: dict[Snapshot, float] = {}
         self.wanted_floor = 0
 
     def open(self) -> Snapshot:
@@ -54,6 +55,16 @@ class Snapshots:
         self._held[snapshot] = trio.current_time() + self._limits.snapshot_seconds_max
         return snapshot
 
+    def lease(self, version: Version) -> Snapshot:
+        """Hold the current Version for reads of the program itself, however many it has open.
+
+        It keeps no log behind it, and is bounded in time and memory like any other.
+        """
+        self._engine.pin(version)
+        snapshot = Snapshot(self, version)
+        self._leased[snapshot] = trio.current_time() + self._limits.snapshot_seconds_max
+        return snapshot
+
     def share(self) -> SnapshotShare:
         """What one client may hold, so that it cannot take all there are."""
         return SnapshotShare(self, self._limits.snapshots_per_connection_max)
@@ -71,15 +82,21 @@ class Snapshots:
         they keep in memory is more than allowed.
         """
         now = trio.current_time()
-        for snapshots in (self._held, self._followed):
+        for snapshots in (self._held, self._followed, self._leased):
             for snapshot in [held for held, deadline in snapshots.items() if deadline <= now]:
                 self.release(snapshot)
         bytes_max = self._limits.snapshot_memory_bytes_max
-        while self._held and self._engine.held_bytes(self._versions()) > bytes_max:
-            self.release(next(iter(self._held)))
+        while oldest := self._oldest():
+            if self._engine.held_bytes(self._versions()) <= bytes_max:
+                return
+            self.release(oldest)
+
+    def _oldest(self) -> Snapshot | None:
+        firsts = [next(iter(some)) for some in (self._held, self._leased) if some]
+        return min(firsts, key=lambda snapshot: snapshot.sequence, default=None)
 
     def _versions(self) -> list[Version]:
-        return [snapshot.version for snapshot in self._held]
+        return [snapshot.version for snapshot in (*self._held, *self._leased)]
 
     def finish(self, snapshot: Snapshot) -> None:
         """Let go of the table it shows, but go on keeping the log behind it until its release,
@@ -92,12 +109,15 @@ class Snapshots:
 
     def release(self, snapshot: Snapshot) -> None:
         """Let go of a snapshot; a second time it does nothing."""
+        if self._leased.pop(snapshot, None) is not None:
+            self._engine.unpin(snapshot.version)
+            return
         self.finish(snapshot)
         self._followed.pop(snapshot, None)
 
     def holds(self, snapshot: Snapshot) -> bool:
         """Whether it is still held."""
-        return snapshot in self._held
+        return snapshot in self._held or snapshot in self._leased
 
 
 class SnapshotShare:
