@@ -48,13 +48,33 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a file is filled with, in bytes.
+
+    ``live_bytes`` are the rows of the table (``table_bytes``) and the batches of the log
+    (``log_bytes``). Rows that newer ones hide count until they are merged, so it is a little more
+    than it will be. ``total_bytes`` are the file and its write-ahead log.
+    """
+
+    live_bytes: int
+    table_bytes: int
+    log_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Information:
-    """What ``info`` tells of a platform; ``oldest`` is None while the log is empty."""
+    """What ``info`` tells of a platform; ``oldest`` is None while the log is empty.
+
+    ``retention_problem`` says why the rules stored for the log cannot be applied, if so.
+    """
 
     log_id: str
     frontier: int
     oldest: int | None
     subscribers: int
+    retention_problem: str | None
+    sizes: Sizes
     statistics: EngineStatistics
 
 
@@ -349,11 +369,16 @@ class Platform:
 
     async def info(self) -> Information:
         """Identity, extent and sizes."""
-        await trio.lowlevel.checkpoint()
+        log_bytes = await self._reads.log_bytes(self._engine.version.floor)
+        found = self._engine.statistics()
+        table_bytes = found.block_bytes + found.memtable_bytes
+        total_bytes = found.file_bytes + found.wal_bytes
         return Information(
             self.log_id,
             self._frontier.visible,
             self._oldest(),
             len(self.sources.interest),
-            self._engine.statistics(),
+            self._ground.keeping.problem,
+            Sizes(log_bytes + table_bytes, table_bytes, log_bytes, total_bytes),
+            found,
         )

@@ -29,7 +29,8 @@ class Keeping:
     def __init__(self, option: Retention | None = None) -> None:
         self._option = None if option is None else as_rules(option)
         self._stored = NO_RULES
-        self._problem: str | None = None
+        self.problem: str | None = None
+        """Why the stored rules cannot be applied, if so."""
 
     @property
     def in_force(self) -> LogRetention:
@@ -39,13 +40,13 @@ class Keeping:
     def state(self, oldest_retained: int | None) -> RetentionState:
         """All there is to know."""
         source: Literal["stored", "option"] = "stored" if self._option is None else "option"
-        return RetentionState(self._stored, self.in_force, source, self._problem, oldest_retained)
+        return RetentionState(self._stored, self.in_force, source, self.problem, oldest_retained)
 
     def read(self, value: bytes | None) -> None:
         """Take over the stored rules; those that make no sense are none, and a ``problem``."""
-        self._stored, self._problem = _decoded(value)
-        if self._problem is not None:
-            log.error("stored retention invalid", problem=self._problem)
+        self._stored, self.problem = _decoded(value)
+        if self.problem is not None:
+            log.error("stored retention invalid", problem=self.problem)
 
     def adopt(self, batches: Sequence[EncodedBatch]) -> None:
         """Take over what these batches have stored, now that they are visible."""

@@ -14,7 +14,7 @@ from typing import Any, Final, assert_never
 import trio
 
 from exo_stream.actors.mailbox import Mailbox
-from exo_stream.actors.reads import Fetch, FindCutoff, FindTime, Read, ReadLog, Scan
+from exo_stream.actors.reads import Fetch, FindCutoff, FindTime, Read, ReadLog, Scan, SumLog
 from exo_stream.errors import CorruptionError, ExoStreamError
 from exo_stream.limits import Limits
 from exo_stream.logger import log
@@ -193,5 +193,7 @@ def _result(reader: Reader, read: Read, limits: Limits) -> Any:
         case FindCutoff(retention=retention, now=now):
             return reader.cutoff(retention, now)
         case Fetch():
+        case SumLog(floor=floor):
+            return reader.log_bytes(floor)
             raise AssertionError("fetches are served together")
     assert_never(read)

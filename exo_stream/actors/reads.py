@@ -61,6 +61,13 @@ class FindCutoff(Request[int]):
 
 
 class _Load:
+@dataclass(frozen=True, slots=True, eq=False)
+class SumLog(Request[int]):
+    """The bytes of all batches from ``floor`` on."""
+
+    floor: int
+
+
     """The bytes of values that one look-up has brought."""
 
     def __init__(self, bytes_max: int | None) -> None:
@@ -78,7 +85,7 @@ class _Load:
             raise LimitExceededError("get_many_bytes_max", self._bytes_max, self._bytes)
 
 
-Read = Fetch | Scan | ReadLog | FindTime | FindCutoff
+Read = Fetch | Scan | ReadLog | FindTime | FindCutoff | SumLog
 
 
 class Reads:
@@ -179,6 +186,10 @@ class Reads:
         # still lets others run.
         self._served_from_memory += 1
         if self._served_from_memory % 64:
+    async def log_bytes(self, floor: int) -> int:
+        """The payloads of every batch from ``floor`` on, together."""
+        return await self._near.ask(SumLog(floor))
+
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()

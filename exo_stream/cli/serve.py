@@ -17,10 +17,10 @@ from exo_stream.storage.engine import Retention
 
 async def serve(args: Namespace, out: Output) -> int:
     """Open the file, say where it is served, and serve it until cancelled."""
-    retention = Retention(args.retention_batches, args.retention_seconds, args.retention_bytes)
+    kept = Retention(args.retention_batches, args.retention_seconds, args.retention_bytes)
     host, port = args.listen
     async with (
-        open_platform(args.file, retention=retention) as platform,
+        open_platform(args.file, retention=None if kept == Retention() else kept) as platform,
         trio.open_nursery() as nursery,
     ):
         address = await nursery.start(

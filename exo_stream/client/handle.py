@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import fields
+from dataclasses import Field, fields
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar
 
@@ -33,7 +33,7 @@ from exo_stream.errors import (
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, VersionedValue
 from exo_stream.nursery import nursery_unseen
-from exo_stream.platform import Information
+from exo_stream.platform import Information, Sizes
 from exo_stream.policies.document import decode_retention, encode_policies, encode_retention
 from exo_stream.policies.policy import Policy, checked_policies
 from exo_stream.policies.result import PruneResult
@@ -247,17 +247,15 @@ class Client:
     async def info(self) -> Information:
         """Identity, extent and sizes."""
         found = await self._information()
-        known: dict[str, Any] = {
-            field.name: found.sizes.get(field.name, "" if field.type == "str" else 0)
-            for field in fields(EngineStatistics)
-        }
-        subscribers = found.sizes.get("subscribers")
+        problem = found.sizes.get("retention_problem")
         return Information(
             found.log_id,
             found.frontier,
             found.oldest,
-            subscribers if isinstance(subscribers, int) else 0,
-            EngineStatistics(**known),
+            _known(found, "subscribers"),
+            problem if isinstance(problem, str) else None,
+            Sizes(*[_known(found, field.name) for field in fields(Sizes)]),
+            EngineStatistics(**{f.name: _told(found, f) for f in fields(EngineStatistics)}),
         )
 
     def subscribe(
@@ -312,6 +310,16 @@ class Client:
         reply = await self._link.ask(call)
         assert isinstance(reply, kind), reply  # the session has seen to it
         return reply
+
+
+def _told(found: m.Information, field: Field[Any]) -> Any:
+    """What the server told of one statistic; an older one may not know it."""
+    return found.sizes.get(field.name, "" if field.type == "str" else 0)
+
+
+def _known(found: m.Information, name: str) -> int:
+    number = found.sizes.get(name)
+    return number if isinstance(number, int) else 0
 
 
 def _retention_state(reply: p.Retention) -> RetentionState:

@@ -305,7 +305,11 @@ class Answers:
 
     async def _information(self, id_: int) -> Information:
         info = await self._platform.info()
-        sizes: dict[str, FieldValue] = {"subscribers": info.subscribers}
+        sizes: dict[str, FieldValue] = {
+            "subscribers": info.subscribers,
+            "retention_problem": info.retention_problem,
+        }
+        sizes.update(asdict(info.sizes))
         sizes.update(asdict(info.statistics))
         return Information(id_, info.log_id, info.frontier, info.oldest, sizes)
 

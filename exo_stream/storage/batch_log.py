@@ -172,6 +172,12 @@ def cutoff(rows: Rows, retention: Retention, now: int) -> int:
     return wanted
 
 
+def payload_bytes(rows: Rows, floor: int) -> int:
+    """The payloads of every batch from ``floor`` on: one column of small numbers is read."""
+    ((size,),) = rows.fetch("SELECT sum(bytes) FROM log WHERE sequence >= ?", (floor,))
+    return int(size or 0)
+
+
 def _newest_bytes(rows: Rows, floor: int, newest: int, bytes_max: int) -> int:
     """The oldest batch such that all from it on have at most ``bytes_max`` together."""
     left = bytes_max

@@ -200,6 +200,7 @@ class DuckDBEngine:
             memtable_entries=sum(len(memtable.nodes) for memtable in memtables),
             memtable_bytes=sum(memtable.payload_bytes for memtable in memtables),
             cache_bytes=self._table.cache.bytes_held,
+            block_bytes=sum(block.size for block in blocks),
             folded_through=max([0, *(run.folded_through for run in version.runs)]),
         )
 

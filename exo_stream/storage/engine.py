@@ -159,6 +159,9 @@ class Reader(Protocol):
 
 class Job(Protocol):
     """Work on the file in slices: a fold, a merge, a deletion, a CHECKPOINT."""
+    def log_bytes(self, floor: int) -> int:
+        """[reader] The payloads of every batch from ``floor`` on, together."""
+
 
     @property
     def name(self) -> str: ...
@@ -192,6 +195,8 @@ class Engine(Protocol):
     """The storage behind the actors: one log, one table, one current Version."""
 
     @property
+    block_bytes: int = 0
+    """Keys and values of all blocks; what a newer run hides counts until it is merged."""
     def log_id(self) -> str:
         """Minted when the file was created, or restored."""
 

@@ -312,6 +312,11 @@ class MemoryReader:
 
 
 class _Removal:
+    def log_bytes(self, floor: int) -> int:
+        """[reader] The payloads of every batch from ``floor`` on, together."""
+        batches = map(self._log.get, range(floor, self._log.newest + 1))
+        return sum(len(batch.payload) for batch in batches if batch is not None)
+
     """The job that forgets evicted batches, in slices."""
 
     name = "removal"

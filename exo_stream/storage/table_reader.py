@@ -198,6 +198,11 @@ class TablePlan:
 
     def __init__(self, version: TableVersion, bounds: Bounds, cache: SubBlockCache) -> None:
         self._memory = capture(version, bounds)
+    def log_bytes(self, floor: int) -> int:
+        """[reader] The payloads of every batch from ``floor`` on, together."""
+        with self._cursor.transaction() as rows:
+            return batch_log.payload_bytes(rows, floor)
+
         self._runs = version.runs
         self._bounds = bounds
         self._page: Page | None = None

@@ -325,6 +325,10 @@ class TraitReader:
         return max(floor, newest + 1 - retention.batches_max)
 
     def interrupt(self) -> None:
+    def log_bytes(self, floor: int) -> int:  # noqa: ARG002
+        """[reader] 0: the trait knows no sizes."""
+        return 0
+
         """The trait has no way to stop a call."""
 
 
