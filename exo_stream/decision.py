@@ -26,12 +26,15 @@ UNKNOWN: Final = Unknown()
 
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """The rows of ``keyspace`` with ``start <= key < end``, at most ``limit`` of them."""
+    """The rows of ``keyspace`` with ``start <= key < end``, at most ``limit`` of them: the first
+    ones, or in ``reverse`` the last ones.
+    """
 
     keyspace: int
     start: bytes
     end: bytes
     limit: int
+    reverse: bool = False
 
 
 class View(Protocol):
@@ -44,13 +47,16 @@ class View(Protocol):
     def row(self, keyspace: int, key: bytes) -> Row | Unknown | None:
         """The row of a key, a tombstone included; None if there is none."""
 
+    def version(self, keyspace: int, key: bytes) -> int | Unknown:
+        """The sequence of the key's last write, 0 if it is absent; its value is not read."""
+
     def changed(self, keyspace: int, key: bytes, since: int) -> bool | Unknown:
         """Whether a batch after ``since`` wrote the key; cheaper than its row, which is mostly in
         the file.
         """
 
     def rows(self, wanted: KeyRange) -> list[Row] | Unknown:
-        """The live rows of a range in key order."""
+        """The live rows of a range in key order, from its end on if it is in reverse."""
 
 
 @runtime_checkable
@@ -89,10 +95,13 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """These keys ``(keyspace, key)`` and ranges were unknown: fetch them and call again."""
+    """These keys ``(keyspace, key)``, ranges and versions of keys were unknown: fetch them and
+    call again.
+    """
 
     keys: Sequence[tuple[int, bytes]] = ()
     ranges: Sequence[KeyRange] = ()
+    versions: Sequence[tuple[int, bytes]] = ()
 
 
 Verdict = Write[T] | Answer[T] | Refuse | Need

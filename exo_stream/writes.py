@@ -170,13 +170,12 @@ def decision(write: StoreWrite) -> Decision[int]:
 
 
 def _objection(require: Mapping[bytes, Requirement], view: View) -> Need | Refuse | None:
-    rows = {key: view.row(Keyspace.STORE, key) for key in require}
-    unknown = [(int(Keyspace.STORE), key) for key, row in rows.items() if row is UNKNOWN]
+    versions = {key: view.version(Keyspace.STORE, key) for key in require}
+    unknown = [(int(Keyspace.STORE), key) for key, found in versions.items() if found is UNKNOWN]
     if unknown:
-        return Need(keys=unknown)
-    for key, row in rows.items():
-        assert not isinstance(row, Unknown)
-        version = row.sequence if row is not None and row.value is not None else 0
+        return Need(versions=unknown)
+    for key, version in versions.items():
+        assert not isinstance(version, Unknown)
         if not _holds(require[key], version):
             return Refuse(ConflictError(key, version))
     return None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from exo_stream import open_platform
 from exo_stream.decision import Answer, KeyRange, Need, Refuse, Unknown, Verdict, View, Write
 from exo_stream.errors import ConflictError, OverloadedError, PlatformClosedError, StoreError
+from exo_stream.limits import Limits
 from exo_stream.model import Entry, Keyspace, row_key
+from exo_stream.storage.duckdb_engine import open_duckdb_engine
+from tests.tables import work
 from tests.test_query import ColdEngine
 from tests.worlds import (
     Crash,
@@ -100,9 +105,10 @@ async def test_a_decision_may_ask_for_a_range_and_sees_what_its_group_wrote_ther
         assert await platform.decide(counting(b"n/", rounds)) == 5
 
 
-async def test_a_group_that_deleted_in_a_range_is_shown_what_comes_behind() -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_a_group_that_deleted_in_a_range_is_shown_what_comes_behind(reverse: bool) -> None:
     """The fetched page was full before the deletions; the rest must not seem to be missing."""
-    wanted = KeyRange(Keyspace.STORE, b"a", b"b", limit=2)
+    wanted = KeyRange(Keyspace.STORE, b"a", b"b", limit=2, reverse=reverse)
 
     def delete_first(view: View, _now: int) -> Verdict[list[bytes]]:
         rows = view.rows(wanted)
@@ -125,9 +131,63 @@ async def test_a_group_that_deleted_in_a_range_is_shown_what_comes_behind() -> N
                 nursery.start_soon(told, outcomes, str(number), ask)
                 await wait_all_tasks_blocked()
             hop.gate.set()
+    keys = [b"a%d" % number for number in range(6)]
+    if reverse:
+        keys.reverse()
     assert [outcomes[str(number)] for number in range(6)] == [
-        [b"a%d" % key for key in range(number, min(number + 2, 6))] for number in range(6)
+        keys[number : number + 2] for number in range(6)
     ]
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(memtable_entries_max=2, page_rows_max=2)])
+async def test_the_last_row_below_a_key_is_found_wherever_it_is(
+    tmp_path: Path, limits: Limits
+) -> None:
+    def last_below(key: bytes) -> Any:
+        wanted = KeyRange(Keyspace.STORE, b"", key, limit=1, reverse=True)
+
+        def decide(view: View, _now: int) -> Verdict[list[bytes]]:
+            rows = view.rows(wanted)
+            if isinstance(rows, Unknown):
+                return Need(ranges=[wanted])
+            # What it writes is above what the next one in the group looks for, or is it.
+            return Write([Entry(Keyspace.STORE, key + b"+", b"")], [row.key[1:] for row in rows])
+
+        return decide
+
+    async with open_platform(tmp_path / "store.duckdb", limits=limits) as platform:
+        await put_one_by_one(platform, [b"k%d" % number for number in range(8)])
+        await platform.delete_batch([b"k2", b"k3"])
+        outcomes: Outcomes = {}
+        async with trio.open_nursery() as nursery:
+            for key in (b"k0", b"k4", b"k5", b"k9", b"k9+a"):
+                ask = lambda key=key: platform.decide(last_below(key))  # noqa: E731
+                nursery.start_soon(told, outcomes, key.decode(), ask)
+                await wait_all_tasks_blocked()
+        assert outcomes == {
+            "k0": [],
+            "k4": [b"k1"],
+            "k5": [b"k4+"],
+            "k9": [b"k7"],
+            "k9+a": [b"k9+"],
+        }
+
+
+async def test_a_version_is_told_without_the_value_that_is_in_the_file(tmp_path: Path) -> None:
+    limits = Limits(memtable_entries_max=3)
+    engine = open_duckdb_engine(tmp_path / "store.duckdb", limits=limits)
+    engine.put_batch([(b"a", b"1")])
+    engine.put_batch([(b"b", b"2")])
+    engine.delete_batch([b"b"])
+    work(engine)
+    assert not engine.statistics().memtable_entries
+    async with open_platform(engine=engine, limits=limits) as platform:
+        with pytest.raises(ConflictError) as conflict:
+            await platform.write(deletes=[b"c"], require={b"a": 1, b"b": 2})
+        assert (conflict.value.key, conflict.value.version) == (b"b", 0)
+        assert engine.statistics().cache_bytes == 0
+        assert await platform.write(deletes=[b"c"], require={b"a": 1, b"b": "absent"}) == 4
+        assert await platform.get_entry(b"a") == (b"1", 1, 4)
 
 
 async def test_a_decision_that_keeps_asking_is_a_bug_that_stops_the_platform() -> None:

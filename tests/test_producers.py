@@ -40,6 +40,12 @@ class Table:
     def row(self, keyspace: int, key: bytes) -> Row | Unknown | None:
         return UNKNOWN if key in self.cold else self.found.get(row_key(keyspace, key))
 
+    def version(self, keyspace: int, key: bytes) -> int | Unknown:
+        row = self.row(keyspace, key)
+        if isinstance(row, Unknown):
+            return row
+        return 0 if row is None or row.value is None else row.sequence
+
     def changed(self, keyspace: int, key: bytes, since: int) -> bool | Unknown:
         row = self.row(keyspace, key)
         return row if isinstance(row, Unknown) else row is not None and row.sequence > since

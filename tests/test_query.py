@@ -35,12 +35,10 @@ class ColdReader(MemoryReader):
         super().__init__(engine._log)
         self._engine = engine
 
-    def fetch(
-        self, version: Version, keys: Sequence[bytes], *, bytes_max: int | None = None
-    ) -> list[Row | None]:
+    def fetch(self, version: Version, keys: Sequence[bytes], **options: Any) -> list[Row | None]:
         self._engine.fetched.append(list(keys))
         self._engine.fail_once()
-        return super().fetch(version, keys, bytes_max=bytes_max)
+        return super().fetch(version, keys, **options)
 
     def log_page(self, after: int, **bounds: Any) -> Any:
         self._engine.pages.append(after)

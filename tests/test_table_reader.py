@@ -37,6 +37,20 @@ def test_a_fetch_ends_once_it_has_the_bytes_that_were_asked_for(path: Path) -> N
     engine.close()
 
 
+def test_versions_are_fetched_without_the_values_and_leave_nothing_in_the_cache(
+    path: Path,
+) -> None:
+    engine = open_duckdb_engine(path, limits=Limits(memtable_entries_max=10))
+    keys = [b"%d" % number for number in range(9)]
+    write(engine, [*(Entry(0, key, key * MIB) for key in keys), Entry(0, b"9", b"")])
+    work(engine)
+    wanted = [row_key(0, key) for key in (*keys, b"9", b"none")]
+    rows = engine.open_reader().fetch(engine.version, wanted, bytes_max=1, values=False)
+    assert rows == [*(Row(key, 1, b"") for key in wanted[:10]), None]
+    assert engine.statistics().cache_bytes == 0
+    engine.close()
+
+
 def test_of_large_values_of_one_key_only_the_newest_is_read(path: Path) -> None:
     engine = open_duckdb_engine(path, limits=Limits(memtable_entries_max=1))
     for digit in (b"1", b"2"):

@@ -188,7 +188,7 @@ def test_all_required_keys_are_asked_for_at_once() -> None:
     view.cold |= {b"there", b"never"}
     require: dict[bytes, Any] = {b"there": 1, b"gone": "absent", b"never": "absent"}
     verdict = decision(checked_write(Limits(), deletes=[b"x"], require=require))(view, 0)
-    assert verdict == Need(keys=[(int(Keyspace.STORE), key) for key in (b"there", b"never")])
+    assert verdict == Need(versions=[(int(Keyspace.STORE), key) for key in (b"there", b"never")])
 
 
 def by_producer(seq: int, **options: Any) -> Any:

@@ -121,16 +121,17 @@ def _fetch(reader: Reader, fetches: Sequence[Fetch], bytes_max: int) -> Callable
     """Fetch what the first of them want, up to about ``bytes_max`` of values, the keys of each
     Version together; answer on the loop.
     """
-    by_version: dict[int, list[Fetch]] = {}
+    by_version: dict[tuple[int, bool], list[Fetch]] = {}
     for fetch in fetches:
-        by_version.setdefault(id(fetch.version), []).append(fetch)
+        by_version.setdefault((id(fetch.version), fetch.values), []).append(fetch)
     answers: list[Callable[[], None]] = []
     for same in by_version.values():
         if bytes_max <= 0:
             break
         keys = [key for fetch in same for key in fetch.keys]
         try:
-            rows = reader.fetch(same[0].version, keys, bytes_max=bytes_max)
+            first = same[0]
+            rows = reader.fetch(first.version, keys, bytes_max=bytes_max, values=first.values)
         except ExoStreamError as error:
             answers.append(partial(_fail, same, error))
             continue
@@ -192,8 +193,8 @@ def _result(reader: Reader, read: Read, limits: Limits) -> Any:
             return reader.sequence_at(committed_at)
         case FindCutoff(retention=retention, now=now):
             return reader.cutoff(retention, now)
-        case Fetch():
         case SumLog(floor=floor):
             return reader.log_bytes(floor)
+        case Fetch():
             raise AssertionError("fetches are served together")
     assert_never(read)

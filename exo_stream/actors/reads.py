@@ -27,6 +27,7 @@ class Fetch(Request[list[Row | None]]):
 
     version: Version
     keys: Sequence[bytes]
+    values: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +61,6 @@ class FindCutoff(Request[int]):
     now: int
 
 
-class _Load:
 @dataclass(frozen=True, slots=True, eq=False)
 class SumLog(Request[int]):
     """The bytes of all batches from ``floor`` on."""
@@ -68,6 +68,7 @@ class SumLog(Request[int]):
     floor: int
 
 
+class _Load:
     """The bytes of values that one look-up has brought."""
 
     def __init__(self, bytes_max: int | None) -> None:
@@ -101,10 +102,16 @@ class Reads:
         self._served_from_memory = 0
 
     async def rows(
-        self, version: Version, keys: Sequence[bytes], *, bytes_max: int | None = None
+        self,
+        version: Version,
+        keys: Sequence[bytes],
+        *,
+        bytes_max: int | None = None,
+        values: bool = True,
     ) -> list[Row | None]:
         """The row of each row key at ``version``; tombstones are rows.
 
+        Without ``values`` those that would have to be read are left out: some are ``b""``.
         Raises LimitExceededError as soon as several values have more than ``bytes_max`` together.
         """
         found = [self.engine.lookup(version, key) for key in keys]
@@ -115,21 +122,23 @@ class Reads:
         if not cold:
             await self._yield_now_and_then()
             return [row for row in found if not isinstance(row, Cold)]
-        fetched = await self._fetch(version, sorted(cold), load)  # neighbours share sub-blocks
+        fetched = await self._fetch(
+            version, sorted(cold), load, values=values
+        )  # neighbours share sub-blocks
         return [
             fetched[key] if isinstance(row, Cold) else row
             for key, row in zip(keys, found, strict=True)
         ]
 
     async def _fetch(
-        self, version: Version, keys: Sequence[bytes], load: _Load
+        self, version: Version, keys: Sequence[bytes], load: _Load, *, values: bool
     ) -> dict[bytes, Row | None]:
         fetched: dict[bytes, Row | None] = {}
         self.engine.pin(version)
         try:
             while len(fetched) < len(keys):
                 part = keys[len(fetched) : len(fetched) + FETCH_KEYS_MAX]
-                rows = await self._near.ask(Fetch(version, part))
+                rows = await self._near.ask(Fetch(version, part, values))
                 load.add(rows)
                 fetched.update(zip(part, rows, strict=False))  # a turn may have ended before
         finally:
@@ -177,6 +186,10 @@ class Reads:
         """The first retained sequence committed at or after this time, in microseconds."""
         return await self._far.ask(FindTime(committed_at))
 
+    async def log_bytes(self, floor: int) -> int:
+        """The payloads of every batch from ``floor`` on, together."""
+        return await self._near.ask(SumLog(floor))
+
     async def cutoff(self, retention: Retention, now: int) -> int:
         """The floor that ``retention`` asks for at time ``now``, in microseconds."""
         return await self._far.ask(FindCutoff(retention, now))
@@ -186,10 +199,6 @@ class Reads:
         # still lets others run.
         self._served_from_memory += 1
         if self._served_from_memory % 64:
-    async def log_bytes(self, floor: int) -> int:
-        """The payloads of every batch from ``floor`` on, together."""
-        return await self._near.ask(SumLog(floor))
-
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()

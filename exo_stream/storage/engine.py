@@ -126,13 +126,19 @@ class Reader(Protocol):
     """A thread's own way into the file. Everything it is asked is one read-only transaction."""
 
     def fetch(
-        self, version: Version, keys: Sequence[bytes], *, bytes_max: int | None = None
+        self,
+        version: Version,
+        keys: Sequence[bytes],
+        *,
+        bytes_max: int | None = None,
+        values: bool = True,
     ) -> list[Row | None]:
         """[reader] The rows of the first of these row keys at ``version``, tombstones included, in
         few queries.
 
         It answers all of the keys, or at least one of them and as many as it takes to have
-        ``bytes_max`` of values; beyond that it loads about 4 MiB, or one value.
+        ``bytes_max`` of values; beyond that it loads about 4 MiB, or one value. Without
+        ``values`` it loads none: a row that is no tombstone may have the value ``b""``.
         """
 
     def log_page(
@@ -153,15 +159,15 @@ class Reader(Protocol):
     def cutoff(self, retention: Retention, now: int) -> int:
         """[reader] The floor that ``retention`` asks for at time ``now`` (microseconds)."""
 
+    def log_bytes(self, floor: int) -> int:
+        """[reader] The payloads of every batch from ``floor`` on, together."""
+
     def interrupt(self) -> None:
         """Stop the query that is running, from any thread; it raises OverloadedError."""
 
 
 class Job(Protocol):
     """Work on the file in slices: a fold, a merge, a deletion, a CHECKPOINT."""
-    def log_bytes(self, floor: int) -> int:
-        """[reader] The payloads of every batch from ``floor`` on, together."""
-
 
     @property
     def name(self) -> str: ...
@@ -189,14 +195,14 @@ class EngineStatistics:
     memtable_bytes: int
     cache_bytes: int
     folded_through: int
+    block_bytes: int = 0
+    """Keys and values of all blocks; what a newer run hides counts until it is merged."""
 
 
 class Engine(Protocol):
     """The storage behind the actors: one log, one table, one current Version."""
 
     @property
-    block_bytes: int = 0
-    """Keys and values of all blocks; what a newer run hides counts until it is merged."""
     def log_id(self) -> str:
         """Minted when the file was created, or restored."""
 

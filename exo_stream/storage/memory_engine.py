@@ -249,7 +249,12 @@ class MemoryReader:
         self._log = log
 
     def fetch(
-        self, version: Version, keys: Sequence[bytes], *, bytes_max: int | None = None
+        self,
+        version: Version,
+        keys: Sequence[bytes],
+        *,
+        bytes_max: int | None = None,
+        values: bool = True,  # noqa: ARG002  they are here anyway
     ) -> list[Row | None]:
         """[reader] The rows of the first of these row keys at ``version``."""
         assert isinstance(version, TableVersion), version
@@ -307,16 +312,16 @@ class MemoryReader:
                     return sequence + 1
         return floor
 
-    def interrupt(self) -> None:
-        """Nothing here takes long."""
-
-
-class _Removal:
     def log_bytes(self, floor: int) -> int:
         """[reader] The payloads of every batch from ``floor`` on, together."""
         batches = map(self._log.get, range(floor, self._log.newest + 1))
         return sum(len(batch.payload) for batch in batches if batch is not None)
 
+    def interrupt(self) -> None:
+        """Nothing here takes long."""
+
+
+class _Removal:
     """The job that forgets evicted batches, in slices."""
 
     name = "removal"

@@ -17,6 +17,9 @@ _BYTES_MAX: Final = 4 * 1024 * 1024
 """What one query may bring of sub-blocks, beyond the first."""
 
 
+_NO_VALUE: Final = "CASE WHEN value IS NOT NULL THEN ''::BLOB END"
+
+
 def cached(places: Iterable[Place], cache: SubBlockCache) -> list[SubBlock] | None:
     """These sub-blocks if all of them are in memory."""
     found: list[SubBlock] = []
@@ -28,9 +31,12 @@ def cached(places: Iterable[Place], cache: SubBlockCache) -> list[SubBlock] | No
     return found
 
 
-def load(places: Sequence[Place], rows: Rows, cache: SubBlockCache) -> list[SubBlock]:
+def load(
+    places: Sequence[Place], rows: Rows, cache: SubBlockCache, *, values: bool = True
+) -> list[SubBlock]:
     """These sub-blocks, with one query for all that are missing; it fills the cache.
 
+    Without ``values`` only keys, sequences and tombstones are read; that is not cached.
     Raises CorruptionError if the file does not have the rows that the fences promise.
     """
     held: dict[Place, SubBlock] = {}
@@ -39,7 +45,7 @@ def load(places: Sequence[Place], rows: Rows, cache: SubBlockCache) -> list[SubB
         if sub_block is not None:
             held[block, at] = sub_block
     for part in _parts([place for place in places if place not in held]):
-        by_id = _read(part, rows)
+        by_id = _read(part, rows, "value" if values else _NO_VALUE)
         for block, at in part:
             sub_block = _decode(block.keyspace, by_id.get(block.fences.ids[at], []))
             if len(sub_block.keys) != block.fences.rows[at]:
@@ -48,7 +54,8 @@ def load(places: Sequence[Place], rows: Rows, cache: SubBlockCache) -> list[SubB
                     f"its block says {block.fences.rows[at]}"
                 )
             held[block, at] = sub_block
-            cache.put(block.fences.ids[at], sub_block)
+            if values:
+                cache.put(block.fences.ids[at], sub_block)
     return [held[place] for place in places]
 
 
@@ -65,11 +72,11 @@ def _parts(places: Sequence[Place]) -> Iterable[list[Place]]:
         yield part
 
 
-def _read(places: Sequence[Place], rows: Rows) -> dict[int, list[tuple[Any, ...]]]:
+def _read(places: Sequence[Place], rows: Rows, value: str) -> dict[int, list[tuple[Any, ...]]]:
     """The raw rows by sub-block, each in key order."""
     # DuckDB finds a range by its zone maps; an IN or an OR of four takes three times as long.
     selects = [
-        f"SELECT sub_block, key, sequence, value FROM kv WHERE sub_block BETWEEN {a} AND {b}"  # noqa: S608  numbers
+        f"SELECT sub_block, key, sequence, {value} FROM kv WHERE sub_block BETWEEN {a} AND {b}"  # noqa: S608  numbers
         for a, b in _ranges(sorted(block.fences.ids[at] for block, at in places))
     ]
     found = rows.fetch(" UNION ALL ".join(selects))

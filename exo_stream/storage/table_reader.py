@@ -88,14 +88,16 @@ def fetch(
     cache: SubBlockCache,
     *,
     bytes_max: int | None = None,
+    values: bool = True,
 ) -> list[Row | None]:
     """The rows of the first of these row keys, tombstones included: of all of them, or of as
-    many as it takes to have ``bytes_max`` of values, about.
+    many as it takes to have ``bytes_max`` of values, about. Without ``values`` none is loaded.
     """
     found: dict[bytes, Row | None] = {}
     size = 0
     for part in _parts(version, dict.fromkeys(keys)):
-        for key, row in zip([key for key, _, _ in part], _rows(part, rows, cache), strict=True):
+        loaded = _rows(part, rows, cache, values=values)
+        for key, row in zip([key for key, _, _ in part], loaded, strict=True):
             found[key] = row
             size += 0 if row is None or row.value is None else len(row.value)
         if bytes_max is not None and size >= bytes_max:
@@ -126,13 +128,16 @@ def _size(places: Iterable[Place]) -> int:
     return sum([block.fences.sizes[at] for block, at in places])
 
 
-def _rows(part: Sequence[_Wanted], rows: Rows, cache: SubBlockCache) -> list[Row | None]:
+def _rows(
+    part: Sequence[_Wanted], rows: Rows, cache: SubBlockCache, *, values: bool
+) -> list[Row | None]:
     places = [place for _, _, places in part for place in places]
     if len(part) == 1 and _size(places) > _BYTES_MAX:
         # Large values of one key, an older one in each run: the first that is found will do.
-        loads = (sub_blocks.load([place], rows, cache)[0] for place in places)
+        loads = (sub_blocks.load([place], rows, cache, values=values)[0] for place in places)
         return [_first(part[0][0], loads)]
-    decoded = dict(zip(places, sub_blocks.load(places, rows, cache), strict=True))
+    loaded = sub_blocks.load(places, rows, cache, values=values)
+    decoded = dict(zip(places, loaded, strict=True))
     return [
         row if not candidates else _first(key, [decoded[place] for place in candidates])
         for key, row, candidates in part
@@ -155,12 +160,17 @@ class TableReader:
         self._cache = cache
 
     def fetch(
-        self, version: Version, keys: Sequence[bytes], *, bytes_max: int | None = None
+        self,
+        version: Version,
+        keys: Sequence[bytes],
+        *,
+        bytes_max: int | None = None,
+        values: bool = True,
     ) -> list[Row | None]:
         """[reader] The rows of the first of these row keys at ``version``, in few queries."""
         assert isinstance(version, TableVersion), version
         with self._cursor.transaction() as rows:
-            return fetch(version, keys, rows, self._cache, bytes_max=bytes_max)
+            return fetch(version, keys, rows, self._cache, bytes_max=bytes_max, values=values)
 
     def page(self, scan: Scan) -> Page:
         """[reader] The page that ``scan`` makes."""
@@ -188,6 +198,11 @@ class TableReader:
         with self._cursor.transaction() as rows:
             return batch_log.cutoff(rows, retention, now)
 
+    def log_bytes(self, floor: int) -> int:
+        """[reader] The payloads of every batch from ``floor`` on, together."""
+        with self._cursor.transaction() as rows:
+            return batch_log.payload_bytes(rows, floor)
+
     def interrupt(self) -> None:
         """Stop the query that is running, from any thread; it raises OverloadedError."""
         self._cursor.interrupt()
@@ -198,11 +213,6 @@ class TablePlan:
 
     def __init__(self, version: TableVersion, bounds: Bounds, cache: SubBlockCache) -> None:
         self._memory = capture(version, bounds)
-    def log_bytes(self, floor: int) -> int:
-        """[reader] The payloads of every batch from ``floor`` on, together."""
-        with self._cursor.transaction() as rows:
-            return batch_log.payload_bytes(rows, floor)
-
         self._runs = version.runs
         self._bounds = bounds
         self._page: Page | None = None

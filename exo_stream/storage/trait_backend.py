@@ -242,6 +242,7 @@ class TraitReader:
         keys: Sequence[bytes],
         *,
         bytes_max: int | None = None,
+        values: bool = True,  # noqa: ARG002  the trait gives them anyway
     ) -> list[Row | None]:
         """[reader] The rows of the first of these row keys, up to 64 at a time.
 
@@ -324,11 +325,11 @@ class TraitReader:
             return floor
         return max(floor, newest + 1 - retention.batches_max)
 
-    def interrupt(self) -> None:
     def log_bytes(self, floor: int) -> int:  # noqa: ARG002
         """[reader] 0: the trait knows no sizes."""
         return 0
 
+    def interrupt(self) -> None:
         """The trait has no way to stop a call."""
 
 
