@@ -14,7 +14,7 @@ from typing import Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 from exo_stream.errors import ExoStreamError
 from exo_stream.model import Entry, Row
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Unknown:
@@ -68,22 +68,22 @@ class Numbered(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Write(Generic[T]):
+class Write(Generic[T_co]):
     """Write these entries as one batch, and give the caller this answer once it is durable.
 
     ``payload`` is their encoding if the caller has made it already, beside the writer.
     """
 
     entries: Sequence[Entry]
-    answer: T
+    answer: T_co
     payload: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
+class Answer(Generic[T_co]):
     """Write nothing; give the caller this answer, as for a duplicate."""
 
-    answer: T
+    answer: T_co
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Need:
     versions: Sequence[tuple[int, bytes]] = ()
 
 
-Verdict = Write[T] | Answer[T] | Refuse | Need
+Verdict = Write[T_co] | Answer[T_co] | Refuse | Need
 
-Decision = Callable[[View, int], Verdict[T]]
+Decision = Callable[[View, int], Verdict[T_co]]
 """``decide(view, now)``; ``now`` is the batch's ``committed_at`` in microseconds."""

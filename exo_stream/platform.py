@@ -27,6 +27,8 @@ from exo_stream.policies.retention import LogRetention, RetentionState, checked_
 from exo_stream.policies.rules import store_retention
 from exo_stream.producers import Producer
 from exo_stream.prune import prune
+from exo_stream.reduce.checks import check_request
+from exo_stream.reduce.request import ReduceRequest, ReduceResult
 from exo_stream.regex.pattern import compile_regex
 from exo_stream.scan import Scan, bounds
 from exo_stream.selectors import Selector
@@ -36,10 +38,11 @@ from exo_stream.storage.engine import (
 )
 from exo_stream.storage.hop import TimedHop
 from exo_stream.writes import (
+    LargeWrite,
     Requirement,
     StoreWrite,
+    begin_write,
     check_keys,
-    checked_write,
     decision,
     unsupported_write,
 )
@@ -138,9 +141,12 @@ class Platform:
         as ``get_entry`` tells it; otherwise ConflictError names the first that does not hold. With
         a ``producer`` the write takes effect once, however often it is retried.
         """
-        write = checked_write(
+        write = begin_write(
             self.limits, puts=puts, deletes=deletes, require=require, producer=producer
         )
+        while isinstance(write, LargeWrite):
+            await trio.lowlevel.checkpoint()
+            write = write.step()
         [result] = await self.write_many([write])
         return result.unwrap()
 
@@ -257,6 +263,26 @@ class Platform:
         """
         low, high = bounds(start, end)
         return Scan(self._reads, self.sources.snapshots, low, high, forward=forward)
+
+    async def reduce(
+        self,
+        request: ReduceRequest,
+        start: bytes = b"",
+        end: bytes = b"",
+        *,
+        min_sequence: int = 0,
+        wait: bool = True,
+    ) -> ReduceResult:
+        """What ``request`` makes of a range, all at one sequence.
+
+        Both ends are inclusive; an empty ``end`` is unbounded. Raises InvalidReduceError for a
+        request that breaks a rule, or whose sum does not fit into its kind, LimitExceededError if
+        there are too many groups, OverloadedError if it takes too long.
+        """
+        check_request(request)
+        low, high = bounds(start, end)
+        version = await self._ground.version(min_sequence, wait=wait)
+        return await self._reads.reduce(version, low, high, request)
 
     async def get_batch(self, sequence: int) -> Batch | None:
         """The batch with this number, deletions as the value None; None if it is not there yet.

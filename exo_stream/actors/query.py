@@ -14,7 +14,7 @@ from typing import Any, Final, assert_never
 import trio
 
 from exo_stream.actors.mailbox import Mailbox
-from exo_stream.actors.reads import Fetch, FindCutoff, FindTime, Read, ReadLog, Scan, SumLog
+from exo_stream.actors.reads import Fetch, FindCutoff, FindTime, Read, ReadLog, Reduce, Scan, SumLog
 from exo_stream.errors import CorruptionError, ExoStreamError
 from exo_stream.limits import Limits
 from exo_stream.logger import log
@@ -61,13 +61,13 @@ def _hold(engine: Engine, reads: Sequence[Read]) -> None:
     # An asker that is cancelled lets go of its Version, while the thread may still be reading it:
     # blocks that are removed under it look like a file that contradicts itself.
     for read in reads:
-        if isinstance(read, Fetch | Scan):
+        if isinstance(read, Fetch | Scan | Reduce):
             engine.pin(read.version)
 
 
 def _let_go(engine: Engine, reads: Sequence[Read]) -> None:
     for read in reads:
-        if isinstance(read, Fetch | Scan):
+        if isinstance(read, Fetch | Scan | Reduce):
             engine.unpin(read.version)
 
 
@@ -180,6 +180,8 @@ def _fail(reads: Sequence[Read], error: ExoStreamError) -> None:
 
 def _result(reader: Reader, read: Read, limits: Limits) -> Any:
     match read:
+        case Reduce(reducing=reducing):
+            return reducing.run(reader)
         case Scan(plan=plan):
             return plan.run(reader)
         case ReadLog(after=after, through=through):

@@ -9,11 +9,21 @@ from typing import Final
 import trio
 
 from exo_stream.actors.mailbox import Mailbox, Request
-from exo_stream.errors import LimitExceededError
+from exo_stream.errors import LimitExceededError, OverloadedError
 from exo_stream.limits import Limits
 from exo_stream.model import Row
 from exo_stream.payload import EncodedBatch
-from exo_stream.storage.engine import Cold, Engine, Page, Retention, ScanPlan, Version
+from exo_stream.reduce.reduction import Reduction
+from exo_stream.reduce.request import ReduceRequest, ReduceResult
+from exo_stream.storage.engine import (
+    Cold,
+    Engine,
+    Page,
+    Reducing,
+    Retention,
+    ScanPlan,
+    Version,
+)
 
 FETCH_KEYS_MAX: Final = 256
 """Keys that one asker looks up at a time: between them others get their turn, ingest included."""
@@ -44,6 +54,16 @@ class ReadLog(Request[list[EncodedBatch]]):
 
     after: int
     through: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reduce(Request[ReduceResult | None]):
+    """One planned slice of a reduce at ``version``, which the asker has pinned; the result, if it
+    was the last one.
+    """
+
+    version: Version
+    reducing: Reducing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +106,7 @@ class _Load:
             raise LimitExceededError("get_many_bytes_max", self._bytes_max, self._bytes)
 
 
-Read = Fetch | Scan | ReadLog | FindTime | FindCutoff | SumLog
+Read = Fetch | Scan | Reduce | ReadLog | FindTime | FindCutoff | SumLog
 
 
 class Reads:
@@ -174,6 +194,38 @@ class Reads:
             return await self._near.ask(Scan(version, plan))
         finally:
             self.engine.unpin(version)
+
+    async def reduce(
+        self, version: Version, start: bytes, end: bytes, request: ReduceRequest
+    ) -> ReduceResult:
+        """What a checked request makes of the live rows with ``start <= row key < end``.
+
+        Raises OverloadedError when it takes longer than a query may, LimitExceededError when it
+        has too many groups, InvalidReduceError when a sum does not fit into its kind.
+        """
+        reduction = Reduction(request, self.limits)
+        seconds = self.limits.query_seconds_max
+        if start >= end or (request.filter is not None and request.filter.contradiction):
+            await trio.lowlevel.checkpoint()
+            return reduction.result(version.frontier)
+        self.engine.pin(version)
+        try:
+            with trio.move_on_after(seconds):
+                return await self._reduce(
+                    version, self.engine.open_reduce(version, start, end, reduction)
+                )
+        finally:
+            self.engine.unpin(version)
+        raise OverloadedError(f"the reduce took longer than {seconds} seconds")
+
+    async def _reduce(self, version: Version, reducing: Reducing) -> ReduceResult:
+        while True:
+            # Planning takes a millisecond or two: others run before each slice.
+            await trio.lowlevel.checkpoint()
+            reducing.plan()
+            result = await self._far.ask(Reduce(version, reducing))
+            if result is not None:
+                return result
 
     async def log_page(self, after: int, through: int) -> list[EncodedBatch]:
         """The batches that follow ``after``, up to ``through``: at least one if there is one.

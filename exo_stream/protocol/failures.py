@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, get_type_hints
 
-from exo_stream import errors
+from exo_stream import errors, stream_errors
 from exo_stream.errors import ExoStreamError, RemoteProtocolError
 from exo_stream.protocol.fields import TEXT_LENGTH_MAX
 from exo_stream.protocol.messages import Failure
@@ -36,7 +36,11 @@ def _below(kind: type[ExoStreamError]) -> Iterator[type[ExoStreamError]]:
         yield from _below(child)
 
 
-ERRORS: Final = tuple(kind for kind in _below(ExoStreamError) if kind.__module__ == errors.__name__)
+ERRORS: Final = tuple(
+    kind
+    for kind in _below(ExoStreamError)
+    if kind.__module__ in {errors.__name__, stream_errors.__name__}
+)
 """Every error that both sides know, in the order of errors.py's tree."""
 
 _BY_CODE: Final = {kind.code: kind for kind in ERRORS}

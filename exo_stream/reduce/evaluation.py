@@ -115,7 +115,7 @@ def _decoded(kind: Kind, data: bytes) -> Value:
     return value
 
 
-_CELLS: Final[dict[Kind, tuple[CellTag, ...]]] = {
+CELLS: Final[dict[Kind, tuple[CellTag, ...]]] = {
     Kind.INT64: (CellTag.I64,),
     Kind.UINT64: (CellTag.U64,),
     Kind.FLOAT64: (CellTag.F64, CellTag.I64),
@@ -132,7 +132,7 @@ _CELLS: Final[dict[Kind, tuple[CellTag, ...]]] = {
 
 
 def _value_field(field: ValueField) -> Evaluate:
-    index, nullable, tags = field.index, field.nullable, _CELLS[field.kind]
+    index, nullable, tags = field.index, field.nullable, CELLS[field.kind]
     convert = _cell_conversion(field)
 
     def evaluate(_key: bytes, cells: StoredRow) -> Value:

@@ -318,7 +318,9 @@ class Rows:
         self._con = con
         self._interrupted = interrupted
 
-    def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def fetch(
+        self, sql: str, parameters: Sequence[object] | dict[str, object] = ()
+    ) -> list[tuple[Any, ...]]:
         """All rows of one query. An open result would own the connection, so there is none."""
         if self._interrupted():  # between two queries, where DuckDB has nothing to stop
             raise duckdb.InterruptException("stopped between two queries")

@@ -9,12 +9,24 @@ from itertools import count
 from exo_stream.errors import BatchEvictedError, CorruptionError
 from exo_stream.limits import Limits
 from exo_stream.model import Row
+from exo_stream.reduce.reduction import Reduction
 from exo_stream.storage import batch_log, manifest
 from exo_stream.storage.database import Database, Rows, open_database
-from exo_stream.storage.engine import Cold, EngineStatistics, Group, Job, Reader, ScanPlan, Version
+from exo_stream.storage.engine import (
+    Cold,
+    EngineStatistics,
+    Group,
+    Job,
+    Reader,
+    Reducing,
+    ScanPlan,
+    Version,
+)
 from exo_stream.storage.instance import MEMORY_PER_BATCH_BYTE
 from exo_stream.storage.memory_engine import wall_clock
 from exo_stream.storage.page import Bounds
+from exo_stream.storage.paged_reduce import PagedReduce
+from exo_stream.storage.reduce_sql import is_pushable
 from exo_stream.storage.table import Table
 from exo_stream.storage.table_reader import TableReader
 from exo_stream.storage.trait import InlineStore
@@ -162,6 +174,14 @@ class DuckDBEngine:
     ) -> ScanPlan:
         """[loop] Plan one page of the rows with ``start <= row key < end`` at ``version``."""
         return self._table.scan(version, Bounds(start, end, rows_max, bytes_max, forward))
+
+    def open_reduce(
+        self, version: Version, start: bytes, end: bytes, reduction: Reduction
+    ) -> Reducing:
+        """[loop] Begin to reduce the rows with ``start <= row key < end``."""
+        if is_pushable(reduction.request):
+            return self._table.open_reduce(version, start, end, reduction)
+        return PagedReduce(self, version, start, end, reduction)
 
     def pin(self, version: Version) -> None:
         """[loop] Keep what ``version`` shows readable until as many ``unpin`` calls came."""

@@ -16,6 +16,8 @@ from typing import Final, Protocol
 
 from exo_stream.model import Row
 from exo_stream.payload import EncodedBatch
+from exo_stream.reduce.reduction import Reduction
+from exo_stream.reduce.request import ReduceResult
 
 
 class StoreEngine(Protocol):
@@ -111,6 +113,19 @@ class ScanPlan(Protocol):
 
     def run(self, reader: Reader | None) -> Page:
         """The page. ``reader`` may be ``None`` only if ``in_memory``."""
+
+
+class Reducing(Protocol):
+    """A reduce under way: ``plan`` a slice, ``run`` it, and so on until ``run`` has the result."""
+
+    def plan(self) -> None:
+        """[loop] Prepare the next slice."""
+
+    def run(self, reader: Reader) -> ReduceResult | None:
+        """[reader] Reduce what was planned; the result, if it was the last slice.
+
+        Raises InvalidReduceError, LimitExceededError.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +287,13 @@ class Engine(Protocol):
         forward: bool,
     ) -> ScanPlan:
         """[loop] Plan one page of the rows with ``start <= row key < end`` at ``version``."""
+
+    def open_reduce(
+        self, version: Version, start: bytes, end: bytes, reduction: Reduction
+    ) -> Reducing:
+        """[loop] Begin to reduce the rows with ``start <= row key < end``, of one keyspace, at
+        ``version``, which stays pinned until it is done.
+        """
 
     def pin(self, version: Version) -> None:
         """[loop] Keep what ``version`` shows readable until as many ``unpin`` calls came."""

@@ -14,18 +14,21 @@ from exo_stream.errors import BatchEvictedError
 from exo_stream.limits import Limits
 from exo_stream.model import Row
 from exo_stream.payload import EncodedBatch
+from exo_stream.reduce.reduction import Reduction
 from exo_stream.storage.engine import (
     Cold,
     EngineStatistics,
     Group,
     Job,
     Reader,
+    Reducing,
     Retention,
     ScanPlan,
     Version,
 )
 from exo_stream.storage.memtable import Memtable
 from exo_stream.storage.page import Bounds, MemoryPlan
+from exo_stream.storage.paged_reduce import PagedReduce
 from exo_stream.storage.trait import InlineStore
 from exo_stream.storage.version import Pins, TableVersion
 
@@ -134,6 +137,12 @@ class MemoryEngine:
         assert isinstance(version, TableVersion), version
         assert version.frontier == self._version.frontier or version in self._pins, version.frontier
         return MemoryPlan(version, Bounds(start, end, rows_max, bytes_max, forward))
+
+    def open_reduce(
+        self, version: Version, start: bytes, end: bytes, reduction: Reduction
+    ) -> Reducing:
+        """[loop] Begin to reduce the rows with ``start <= row key < end``."""
+        return PagedReduce(self, version, start, end, reduction)
 
     def pin(self, version: Version) -> None:
         """[loop] Keep what ``version`` shows readable until as many ``unpin`` calls came."""

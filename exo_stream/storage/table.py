@@ -10,6 +10,7 @@ from typing import Final
 from exo_stream.limits import Limits
 from exo_stream.model import Row
 from exo_stream.payload import EncodedBatch
+from exo_stream.reduce.reduction import Reduction
 from exo_stream.storage import table_reader
 from exo_stream.storage.block_writer import BlockWriter
 from exo_stream.storage.blocks import Block
@@ -19,6 +20,7 @@ from exo_stream.storage.memtable import Memtable
 from exo_stream.storage.page import Bounds
 from exo_stream.storage.run import Run, depth, runs_of
 from exo_stream.storage.table_reader import TablePlan
+from exo_stream.storage.table_reduce import TableReduce
 from exo_stream.storage.version import Pins, TableVersion
 
 _OVERLAP_RATIO: Final = 3
@@ -88,6 +90,12 @@ class Table:
         """Plan one page."""
         version = self._readable(version)
         return TablePlan(version, bounds, self.cache)
+
+    def open_reduce(
+        self, version: Version, start: bytes, end: bytes, reduction: Reduction
+    ) -> TableReduce:
+        """Begin a reduce that SQL can do."""
+        return TableReduce(self._readable(version), start, end, reduction)
 
     def pin(self, version: Version) -> None:
         """Keep what ``version`` shows readable."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Final
 
@@ -178,6 +179,12 @@ class TableReader:
             page = scan.page(lambda places: sub_blocks.load(places, rows, self._cache))
         assert page is not None, scan
         return page
+
+    @contextmanager
+    def reading(self) -> Iterator[Rows]:
+        """[reader] A read-only transaction, for those who speak SQL themselves."""
+        with self._cursor.transaction() as rows:
+            yield rows
 
     def log_page(
         self, after: int, *, through: int, batches_max: int, bytes_max: int

@@ -23,6 +23,7 @@ from exo_stream.errors import (
 )
 from exo_stream.model import Entry, Keyspace, Row, row_key
 from exo_stream.payload import NONE, EncodedBatch, encode_entries
+from exo_stream.reduce.reduction import Reduction
 from exo_stream.storage.engine import (
     COLD,
     Cold,
@@ -31,11 +32,13 @@ from exo_stream.storage.engine import (
     Job,
     Page,
     Reader,
+    Reducing,
     Retention,
     ScanPlan,
     StoreEngine,
     Version,
 )
+from exo_stream.storage.paged_reduce import PagedReduce
 
 T = TypeVar("T")
 
@@ -190,6 +193,12 @@ class TraitBackend:
     ) -> ScanPlan:
         """[loop] Plan one page of the present."""
         return _TraitPlan(start, end, rows_max, forward)
+
+    def open_reduce(
+        self, version: Version, start: bytes, end: bytes, reduction: Reduction
+    ) -> Reducing:
+        """[loop] Begin to reduce the rows with ``start <= row key < end``."""
+        return PagedReduce(self, version, start, end, reduction)
 
     def pin(self, version: Version) -> None:
         """[loop] Nothing can be held; whoever needs a snapshot is refused earlier."""

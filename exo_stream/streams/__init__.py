@@ -1,0 +1,1 @@
+"""The streams face: appendable, readable, closable streams of messages."""

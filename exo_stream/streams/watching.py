@@ -1,0 +1,107 @@
+"""Waiting for a stream to change: a parked place in the index of interest, and a feed of reads."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from exo_stream.errors import PlatformClosedError
+from exo_stream.interest import Interest, Parked
+from exo_stream.model import Keyspace
+from exo_stream.selectors import Selector
+from exo_stream.streams.offset import Offset
+from exo_stream.streams.record import stream_key
+from exo_stream.streams.values import ReadResult
+
+
+def stream_selector(name: str) -> Selector:
+    """What a batch about this stream matches."""
+    return Selector(stream_key(name), Keyspace.STREAM)
+
+
+class Watch:
+    """Told of every batch about one stream from here on: what is appended, closed or deleted.
+
+    Enter it, read, and if that brought nothing ``wait`` and read again: nothing is missed, for it
+    listens from before the read. It is only a hint, the read tells.
+    """
+
+    def __init__(self, interest: Interest, name: str) -> None:
+        self._interest = interest
+        self._selector = stream_selector(name)
+        self._parked: Parked | None = None
+
+    def __enter__(self) -> Self:
+        self._parked = self._interest.park(self._selector)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._parked is not None
+        self._interest.unpark(self._selector, self._parked)
+        self._parked = None
+
+    async def wait(self) -> None:
+        """Return when something happened since the last ``wait``, or since it was entered.
+
+        Raises PlatformClosedError when nothing more will.
+        """
+        assert self._parked is not None, "a watch is used inside its with block"
+        await self._parked.woken.wait()
+        if self._interest.closed:
+            raise PlatformClosedError("the platform stopped")
+        self._interest.unpark(self._selector, self._parked)
+        self._parked = self._interest.park(self._selector)
+
+
+Read = Callable[[Offset], Awaitable[ReadResult]]
+
+
+class StreamFeed:
+    """What follows an offset, read by read, then every append as it comes, until the close.
+
+    Iterate it inside its block; ``offset`` is where to go on later. It raises StreamNotFoundError
+    or StreamGoneError when the stream ends otherwise.
+    """
+
+    def __init__(self, watch: Watch, read: Read, offset: Offset) -> None:
+        self._watch = watch
+        self._read = read
+        self._ended = False
+        self.offset = offset
+
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint()
+        self._watch.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._watch.__exit__(kind, error, traceback)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ReadResult:
+        while not self._ended:
+            result = await self._read(self.offset)
+            self.offset = result.next_offset
+            self._ended = result.closed and result.up_to_date
+            if result.stored:
+                return result
+            if not self._ended:
+                await self._watch.wait()
+        await trio.lowlevel.checkpoint()
+        raise StopAsyncIteration
