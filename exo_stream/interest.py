@@ -1,20 +1,22 @@
 """Who wants to hear of which entries: parked subscribers and live seats, by selector.
 
 A group is matched against all prefixes at once, by a hash per prefix length; a thousand
-subscribers with a thousand prefixes cost one look-up per entry and length.
+subscribers with a thousand prefixes cost one look-up per entry and length. Other selectors are
+found in the same way, by how their keys begin; only then is there more to look at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import trio
 
+from exo_stream.matchers import Matcher, narrowed
 from exo_stream.model import Entry
 from exo_stream.payload import EncodedBatch
-from exo_stream.selectors import Selector
+from exo_stream.selectors import AnySelector, Selector
 
 
 class Body(Protocol):
@@ -29,6 +31,10 @@ class Body(Protocol):
 
 
 B = TypeVar("B", bound=Body)
+V = TypeVar("V")
+
+LOOK_STEPS: Final = 500
+"""What finding one entry for one matcher costs, in the steps that matchers count."""
 
 Encoder = Callable[[Sequence[EncodedBatch]], Sequence[B]]
 """Makes the bodies of some matched batches; one function for all seats that can share them."""
@@ -38,14 +44,16 @@ class Parked:
     """A subscriber that has caught up and sleeps until something matches.
 
     ``found`` is then what did, the matching entries only, of a group that ended with batch
-    ``through``; nothing else did, from where the subscriber stood.
+    ``through``; nothing else did, from where the subscriber stood. Or it ``must_look``: the group
+    was too much work to be matched for it.
     """
 
-    __slots__ = ("found", "through", "woken")
+    __slots__ = ("found", "must_look", "through", "woken")
 
     def __init__(self) -> None:
         self.found: Sequence[EncodedBatch] | None = None
         self.through = 0
+        self.must_look = False
         self.woken = trio.Event()
 
 
@@ -60,7 +68,7 @@ class Seat(Generic[B]):
 
     def __init__(
         self,
-        selector: Selector,
+        selector: AnySelector,
         sequence: int,
         encode: Encoder[B],
         try_send: Callable[[B], bool],
@@ -72,10 +80,12 @@ class Seat(Generic[B]):
         self.lost = trio.Event()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Interested:
-    """All that share one selector."""
+    """All that share one selector, and what carries it out."""
 
+    selector: AnySelector
+    matcher: Matcher
     parked: set[Parked] = field(default_factory=set)
     seats: dict[Seat[Any], None] = field(default_factory=dict)
 
@@ -90,11 +100,16 @@ class Interest:
     been in the index since before ``through`` and was not woken has missed nothing.
     """
 
-    def __init__(self, through: int) -> None:
+    def __init__(
+        self, through: int, matcher_of: Callable[[AnySelector], Matcher], *, steps_max: int
+    ) -> None:
         self.through = through
         self.closed = False
-        self._all: dict[Selector, Interested] = {}
-        self._by_prefix: dict[tuple[int, int], dict[bytes, Selector]] = {}
+        self._matcher_of = matcher_of
+        self._steps_max = steps_max
+        self._all: dict[AnySelector, Interested] = {}
+        self._by_prefix: _Index[Selector] = _Index()
+        self._by_lead: _Index[dict[Interested, None]] = _Index()
 
     def __len__(self) -> int:
         return sum(len(some.parked) + len(some.seats) for some in self._all.values())
@@ -104,13 +119,13 @@ class Interest:
         """How many live seats there are."""
         return sum(len(some.seats) for some in self._all.values())
 
-    def park(self, selector: Selector) -> Parked:
+    def park(self, selector: AnySelector) -> Parked:
         """Be woken by the next group that matches."""
         parked = Parked()
         self._interested(selector).parked.add(parked)
         return parked
 
-    def unpark(self, selector: Selector, parked: Parked) -> None:
+    def unpark(self, selector: AnySelector, parked: Parked) -> None:
         """Leave, woken or not."""
         self._all[selector].parked.discard(parked)
         self._forget_if_empty(selector)
@@ -146,18 +161,19 @@ class Interest:
             for seat in list(some.seats):
                 self.lose_seat(seat)
 
-    def interested(self, selector: Selector) -> Interested | None:
+    def interested(self, selector: AnySelector) -> Interested | None:
         """Who shares ``selector``, if anybody still does."""
         return self._all.get(selector)
 
-    def match(self, batches: Sequence[EncodedBatch]) -> dict[Selector, list[EncodedBatch]]:
+    def match(self, batches: Sequence[EncodedBatch]) -> dict[AnySelector, list[EncodedBatch]]:
         """What each selector of the index finds in these batches, its matching entries only.
 
         One pass over the entries for each length of prefix: whoever is interested looks at none
-        but its own, however many others there are.
+        but its own, however many others there are. An empty list is of a selector that may find
+        something, but at too much work: those who share it must look for themselves.
         """
-        matched: dict[Selector, list[EncodedBatch]] = {}
-        lengths = [(keyspace, n, table) for (keyspace, n), table in self._by_prefix.items()]
+        matched: dict[AnySelector, list[EncodedBatch]] = {}
+        lengths = self._by_prefix.tables()
         for batch in batches if lengths else ():
             for keyspace, length, table in lengths:
                 if not length:
@@ -169,23 +185,100 @@ class Interest:
                 for prefix, entries in _by_prefix(batch, keyspace, length, table).items():
                     part = EncodedBatch(batch.sequence, batch.committed_at, entries=tuple(entries))
                     matched.setdefault(table[prefix], []).append(part)
+        if self._by_lead:
+            matched.update(self._match_others(batches))
         return matched
 
-    def _interested(self, selector: Selector) -> Interested:
+    def _match_others(
+        self, batches: Sequence[EncodedBatch]
+    ) -> dict[AnySelector, list[EncodedBatch]]:
+        """What those find that are no mere prefixes; of each an empty list if it is too much."""
+        matched: dict[AnySelector, list[EncodedBatch]] = {}
+        left = self._steps_max
+        for batch in batches:
+            candidates = _candidates(batch, self._by_lead, left // LOOK_STEPS)
+            if candidates is not None:
+                left -= sum([some.matcher.steps(found) for some, found in candidates.items()])
+            if candidates is None or left < 0:
+                return {
+                    selector: [] for selector in self._all if not isinstance(selector, Selector)
+                }
+            for some, entries in candidates.items():
+                part = narrowed(some.matcher, batch, entries)
+                if part is not None:
+                    matched.setdefault(some.selector, []).append(part)
+        return matched
+
+    def _interested(self, selector: AnySelector) -> Interested:
         some = self._all.get(selector)
         if some is None:
-            some = self._all[selector] = Interested()
-            length = (int(selector.keyspace), len(selector.prefix))
-            self._by_prefix.setdefault(length, {})[selector.prefix] = selector
+            some = self._all[selector] = Interested(selector, self._matcher_of(selector))
+            for lead in some.matcher.leads:
+                if isinstance(selector, Selector):
+                    self._by_prefix.setdefault(lead, selector)
+                else:
+                    self._by_lead.setdefault(lead, {})[some] = None
         return some
 
-    def _forget_if_empty(self, selector: Selector) -> None:
-        if not self._all[selector]:
-            del self._all[selector]
-            length = (int(selector.keyspace), len(selector.prefix))
-            del self._by_prefix[length][selector.prefix]
-            if not self._by_prefix[length]:
-                del self._by_prefix[length]
+    def _forget_if_empty(self, selector: AnySelector) -> None:
+        some = self._all[selector]
+        if some:
+            return
+        del self._all[selector]
+        for lead in some.matcher.leads:
+            if isinstance(selector, Selector):
+                self._by_prefix.remove(lead)
+                continue
+            sharing = self._by_lead.setdefault(lead, {})
+            del sharing[some]
+            if not sharing:
+                self._by_lead.remove(lead)
+
+
+class _Index(Generic[V]):
+    """Values by a keyspace and the beginning of a key, one table for each length of beginning."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[int, int], dict[bytes, V]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._tables)
+
+    def tables(self) -> list[tuple[int, int, dict[bytes, V]]]:
+        """Every keyspace and length that somebody asked for, and what begins so."""
+        return [(keyspace, n, table) for (keyspace, n), table in self._tables.items()]
+
+    def setdefault(self, lead: tuple[int, bytes], value: V) -> V:
+        keyspace, start = lead
+        return self._tables.setdefault((keyspace, len(start)), {}).setdefault(start, value)
+
+    def remove(self, lead: tuple[int, bytes]) -> None:
+        keyspace, start = lead
+        table = self._tables[keyspace, len(start)]
+        del table[start]
+        if not table:
+            del self._tables[keyspace, len(start)]
+
+
+def _candidates(
+    batch: EncodedBatch, index: _Index[dict[Interested, None]], looks_max: int
+) -> dict[Interested, list[Entry]] | None:
+    """The entries that each has to look at, in their order; None if they are too many."""
+    found: dict[Interested, list[Entry]] = {}
+    last: dict[Interested, int] = {}
+    tables = index.tables()
+    for number, entry in enumerate(batch.entries):
+        for keyspace, length, table in tables:
+            if entry[0] != keyspace:
+                continue
+            for some in table.get(entry[1][:length], ()):
+                if last.get(some) != number:  # begun by two of its leads
+                    last[some] = number
+                    found.setdefault(some, []).append(entry)
+                    looks_max -= 1
+        if looks_max < 0:
+            return None
+    return found
 
 
 def _by_prefix(

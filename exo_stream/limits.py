@@ -86,6 +86,14 @@ class Limits:
     producer_idle_seconds: int = 7 * 24 * 3600
     """A producer's record is removed when it has not written for so long."""
 
+    special_selectors_max: int = 1_024
+    """Different selectors with match keys or value filters that are followed at once."""
+    regexes_max: int = 256
+    """Different regexes in those: a compiled one has up to 1 MiB, most have a hundredth of it."""
+    match_steps_max: int = 8_000_000
+    """What may be matched at once before others get their turn, in bytes times instructions of a
+    regex, its worst case: 40 ms. Above it a thread does it."""
+
     progress_seconds: int = 5
     """How often a subscriber to whom nothing matches is told how far the log has come."""
     heartbeat_seconds: int = 15

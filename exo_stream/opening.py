@@ -22,6 +22,7 @@ from exo_stream.frontier import Frontier
 from exo_stream.ground import Ground
 from exo_stream.interest import Interest
 from exo_stream.limits import Limits
+from exo_stream.matching import Matching, in_threads
 from exo_stream.nursery import nursery_unseen
 from exo_stream.pause import Pause
 from exo_stream.payload import EncodedBatch
@@ -78,7 +79,9 @@ async def open_platform(
             assert engine is not None
             opened = await hops[0](partial(_as_engine, engine, log_id))
         try:
-            async with _running(opened, hops, limits, retention, clock) as platform:
+            matching = Matching(limits, hop or in_threads())
+            running = _running(opened, hops, limits, retention, clock, matching=matching)
+            async with running as platform:
                 yield platform
         finally:
             with trio.CancelScope(
@@ -116,13 +119,15 @@ async def _running(
     limits: Limits,
     retention: Retention | None,
     clock: Callable[[], int],
+    *,
+    matching: Matching,
 ) -> AsyncIterator[Platform]:
     bell, changed, keeping, pause = Bell(), Bell(), Keeping(retention), Pause()
     near: Mailbox[Read] = _mailbox(limits)
     far: Mailbox[Read] = _mailbox(limits)
     writes: Mailbox[Decide[Any]] = _mailbox(limits, bell)
     work: Mailbox[Work] = _mailbox(limits, bell)
-    sources = _sources(engine, Reads(engine, near, far, limits), limits)
+    sources = _sources(engine, Reads(engine, near, far, limits), matching, limits)
     send, receive = trio.open_memory_channel[Sequence[EncodedBatch]](0)
     writing = TimedHop(hops[0])
     writer = ingest.Means(
@@ -142,11 +147,15 @@ async def _running(
                     nursery.start_soon(ingest.run, writer)
                     nursery.start_soon(fanout.run, receive, sources.interest)
                     await nursery.start(compaction.run, planner)
+                    platform = Platform(
+                        Ground(sources, writes, work, clock, keeping, pause), writing
+                    )
+                    nursery.start_soon(platform.streams.upkeep.run)
                     with own:
-                        ground = Ground(sources, writes, work, clock, keeping, pause)
-                        yield Platform(ground, writing)
+                        yield platform
                     # The body is done: no more writes. Ingest drains what waits, with compaction's
                     # help, and closes what it owns, which ends the other two; the readers go last.
+                    platform.streams.upkeep.stop()
                     writes.close()
                 near.close()
                 far.close()
@@ -162,14 +171,15 @@ def _mailbox(limits: Limits, bell: Bell | None = None) -> Mailbox[Any]:
     )
 
 
-def _sources(engine: Engine, reads: Reads, limits: Limits) -> Sources:
+def _sources(engine: Engine, reads: Reads, matching: Matching, limits: Limits) -> Sources:
     frontier = engine.version.frontier
     return Sources(
         log_id=engine.log_id,
         reads=reads,
         tail=Tail(frontier, batches_max=limits.tail_batches_max, bytes_max=limits.tail_bytes_max),
         frontier=Frontier(frontier),
-        interest=Interest(frontier),
+        matching=matching,
+        interest=Interest(frontier, matching.matcher_of, steps_max=limits.match_steps_max),
         snapshots=Snapshots(engine, limits),
         limits=limits,
     )

@@ -1,19 +1,26 @@
 """Which entries a subscription wants: the kinds of selectors, as values that are equal and shared.
 
-To add a kind: write a frozen dataclass with the members of ``Kind``, add it to ``AnySelector``, and
-give it a form on the wire in ``protocol.fields`` (an array that begins with the kind's name) and
-in docs/protocol.cddl. Subscriptions, the index of interest and the fan-out ask nothing else.
+To add a kind: write a frozen dataclass here and add it to ``AnySelector``; carry it out in
+``matchers`` as a ``Matcher``; give it a form on the wire in ``protocol.fields``, an array that
+begins with the kind's name, and in docs/protocol.cddl. Nobody else asks which kind a selector is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
 
 from exo_stream.errors import InvalidRequestError
-from exo_stream.keys import MatchKey
+from exo_stream.keys import InvalidPrefixError, KeyCodec, MatchKey
+from exo_stream.limits import STORE_KEY_BYTES_MAX
 from exo_stream.model import Keyspace
 from exo_stream.payload import NONE, EncodedBatch, visible
+from exo_stream.regex.pattern import compile_regex
+from exo_stream.regex.source import InvalidRegexError
+
+T = TypeVar("T")
 
 MATCH_KEYS_MAX: Final = 16
 VALUE_FILTERS_MAX: Final = 16
@@ -93,7 +100,8 @@ class StoreSelector:
     and whose value passes one of ``value_filters``; an empty tuple asks nothing.
 
     An entry is taken once, however many match it; order and duplicates stay. A deletion has no
-    value, so it passes no value filter: it is taken only where there is none.
+    value, so it passes no value filter: it is taken only where there is none. ``selector_for``
+    checks such a selector.
     """
 
     match_keys: tuple[MatchKey, ...] = ()
@@ -102,3 +110,83 @@ class StoreSelector:
 
 
 AnySelector = Selector | StoreSelector
+
+
+def selector_for(
+    *,
+    prefix: bytes = b"",
+    match: Iterable[MatchKey] | None = None,
+    values: Iterable[ValueFilter] | None = None,
+) -> AnySelector:
+    """The selector that was asked for; of the parts that are None nothing is asked.
+
+    Raises InvalidSelectorError for the first rule that is broken: there are 1 to 16 match keys
+    and at most 16 value filters, and prefixes fit into their bits. Whether the regexes can be
+    compiled, ``check_regexes`` says: that may take long enough to be done by a thread.
+    """
+    if type(prefix) is not bytes or len(prefix) > STORE_KEY_BYTES_MAX:
+        raise InvalidSelectorError("prefix", f"at most {STORE_KEY_BYTES_MAX} bytes are needed")
+    if match is None and values is None:
+        return Selector(prefix)
+    selector = StoreSelector(
+        _several(match, "match_keys", least=1, most=MATCH_KEYS_MAX),
+        _several(values, "value_filters", least=0, most=VALUE_FILTERS_MAX),
+        prefix,
+    )
+    for index, match_key in enumerate(selector.match_keys):
+        _check_match_key(match_key, f"match_keys[{index}]")
+    for index, value_filter in enumerate(selector.value_filters):
+        _check_value_filter(value_filter, f"value_filters[{index}]")
+    return selector
+
+
+def check_regexes(selector: AnySelector) -> None:
+    """Raise InvalidSelectorError for the first regex of ``selector`` that is none."""
+    if isinstance(selector, Selector):
+        return
+    for index, match_key in enumerate(selector.match_keys):
+        _check_regex(match_key.payload_regex, f"match_keys[{index}].payload_regex")
+    for index, value_filter in enumerate(selector.value_filters):
+        if isinstance(value_filter, ValueRegex):
+            _check_regex(value_filter.regex, f"value_filters[{index}].regex")
+
+
+def _several(given: Iterable[T] | None, field: str, *, least: int, most: int) -> tuple[T, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InvalidSelectorError(field, "several are needed, as in a list")
+    several = tuple(islice(given, most + 1))
+    if not least <= len(several) <= most:
+        raise InvalidSelectorError(field, f"{least} to {most} are needed")
+    return several
+
+
+def _check_match_key(match_key: MatchKey, field: str) -> None:
+    if not isinstance(match_key, MatchKey):
+        raise InvalidSelectorError(field, "a match key is needed")
+    try:
+        KeyCodec(match_key.reserved_bits, match_key.prefix)
+    except InvalidPrefixError as error:
+        raise InvalidSelectorError(field, str(error)) from None
+    if type(match_key.payload_regex) is not str:
+        raise InvalidSelectorError(f"{field}.payload_regex", "text is needed")
+
+
+def _check_value_filter(value_filter: ValueFilter, field: str) -> None:
+    match value_filter:
+        case ExactValue(part) | ValuePrefix(part):
+            if type(part) is not bytes:
+                raise InvalidSelectorError(field, "bytes are needed")
+        case ValueRegex(regex):
+            if type(regex) is not str:
+                raise InvalidSelectorError(field, "text is needed")
+        case _:
+            raise InvalidSelectorError(field, "an exact value, a prefix or a regex is needed")
+
+
+def _check_regex(regex: str, field: str) -> None:
+    try:
+        compile_regex(regex)
+    except InvalidRegexError as error:
+        raise InvalidSelectorError(field, str(error)) from None

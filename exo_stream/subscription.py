@@ -7,9 +7,10 @@ the index of interest when it has caught up. Replay and live are the same loop.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -33,15 +34,14 @@ from exo_stream.feed import (
 from exo_stream.frontier import Frontier
 from exo_stream.interest import B, Encoder, Interest, Seat
 from exo_stream.limits import Limits
-from exo_stream.model import Cursor, Entry, row_key
+from exo_stream.matchers import Matcher, RowRange
+from exo_stream.matching import Matching
+from exo_stream.model import Cursor, Entry
 from exo_stream.payload import EncodedBatch
-from exo_stream.selectors import Selector
+from exo_stream.selectors import AnySelector, StoreSelector
 from exo_stream.snapshots import Snapshot, SnapshotHolder, Snapshots
 from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Since, Start
 from exo_stream.tail import Tail
-
-KEY_END: Final = b"\xff" * 2048
-"""Above every key that starts like it: longer than the longest key of any keyspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Sources:
     reads: Reads
     tail: Tail
     frontier: Frontier
+    matching: Matching
     interest: Interest
     snapshots: Snapshots
     limits: Limits
@@ -87,7 +88,7 @@ class Subscription:
     def __init__(
         self,
         sources: Sources,
-        selector: Selector,
+        selector: AnySelector,
         *,
         heartbeat_seconds: int | None = None,
         snapshots: SnapshotHolder | None = None,
@@ -98,7 +99,8 @@ class Subscription:
         self._snapshots = snapshots or sources.snapshots
         self._snapshot: Snapshot | None = None
         self._read_snapshot: Snapshot | None = None
-        self._next_row: bytes | None = None
+        self._held: Matcher | None = None
+        self._row_ranges: deque[RowRange] = deque()
         self._begun = False
         self._caught_up = False
         self._reported = 0
@@ -109,21 +111,35 @@ class Subscription:
         """Resolve ``start``, once; answer the cursor that it means.
 
         Raises LogMismatchError, CursorAheadError or BatchEvictedError for a cursor that cannot
-        be resumed from, SnapshotExpiredError if no snapshot is to be had.
+        be resumed from, SnapshotExpiredError if no snapshot is to be had, InvalidSelectorError or
+        OverloadedError for a selector that breaks a rule, or is one too many.
         """
+        self._held = await self._sources.matching.hold(self.selector)
+        try:
+            await self._begin(start)
+        except BaseException:
+            self.close()
+            raise
+        self._reported = self.position
+        return self.cursor
+
+    async def _begin(self, start: Start) -> None:
         if isinstance(start, FromSnapshot):
             await trio.lowlevel.checkpoint()
             self._snapshot = self._snapshots.open()
-            self._next_row = row_key(self.selector.keyspace, self.selector.prefix)
+            self._row_ranges = deque(self._matcher.row_ranges)
             self.position = self._snapshot.sequence
-        else:
-            self.position = await self._resolve(start)
-            if self.position + 1 < self._floor and self._sources.reads.engine.own_sequences:
-                # The backend says why: because it evicted that, or because it keeps no log at all.
-                await self._sources.reads.log_page(self.position, self._sources.frontier.visible)
-            self._check_retained()
-        self._reported = self.position
-        return self.cursor
+            return
+        self.position = await self._resolve(start)
+        if self.position + 1 < self._floor and self._sources.reads.engine.own_sequences:
+            # The backend says why: because it evicted that, or because it keeps no log at all.
+            await self._sources.reads.log_page(self.position, self._sources.frontier.visible)
+        self._check_retained()
+
+    @property
+    def _matcher(self) -> Matcher:
+        assert self._held is not None, "a subscription is started first, and closed last"
+        return self._held
 
     @property
     def cursor(self) -> Cursor:
@@ -143,7 +159,13 @@ class Subscription:
         return self._snapshot is not None or self.position < self._sources.tail.after
 
     def close(self) -> None:
-        """Let go of a snapshot that is still being read, and of the log behind it."""
+        """Let go of everything; a second time it does nothing."""
+        self._let_go_of_snapshot()
+        if self._held is not None:
+            self._held = None
+            self._sources.matching.release(self.selector)
+
+    def _let_go_of_snapshot(self) -> None:
         for snapshot in (self._snapshot, self._read_snapshot):
             if snapshot is not None:
                 snapshot.close()
@@ -243,30 +265,42 @@ class Subscription:
         if self.position + 1 < self._floor:
             raise BatchEvictedError(self._floor)
 
-    async def _pull_row_page(self) -> SnapshotBegin | SnapshotPage | SnapshotEnd:
+    async def _pull_row_page(self) -> SnapshotBegin | SnapshotPage | SnapshotEnd | Heartbeat:
         assert self._snapshot is not None
         if not self._begun:
             await trio.lowlevel.checkpoint()
             self._begun = True
             return SnapshotBegin(self.position)
-        while self._next_row is not None:
-            page = await self._sources.reads.page(
-                self._snapshot.check(),
-                self._next_row,
-                row_key(self.selector.keyspace, self.selector.prefix + KEY_END),
-                rows_max=self._sources.limits.page_rows_max,
-                forward=True,
-            )
-            self._next_row = page.resume
-            if page.rows:
-                entries = [Entry(row.key[0], row.key[1:], row.value) for row in page.rows]
-                return SnapshotPage(self.position, tuple(entries))
+        while self._row_ranges:
+            rows = await self._next_rows(self._snapshot)
+            if rows:
+                return SnapshotPage(self.position, tuple(rows))
+            if trio.current_time() - self._spoke_at >= self._sources.limits.progress_seconds:
+                return Heartbeat(self._sources.frontier.visible)
         await trio.lowlevel.checkpoint()
         # The log behind it stays until this reader has caught up: whoever has just read a whole
         # table would be evicted first.
         self._snapshot.finish()
         self._snapshot, self._read_snapshot = None, self._snapshot
         return SnapshotEnd(self.cursor)
+
+    async def _next_rows(self, snapshot: Snapshot) -> Sequence[Entry]:
+        """What matches of the next page of the table. Cancelled, it can be asked for again."""
+        start, end = self._row_ranges[0]
+        page = await self._sources.reads.page(
+            snapshot.check(),
+            start,
+            end,
+            rows_max=self._sources.limits.page_rows_max,
+            forward=True,
+        )
+        rows = [Entry(row.key[0], row.key[1:], row.value) for row in page.rows]
+        if isinstance(self.selector, StoreSelector):
+            rows = await self._sources.matching.narrow(self._matcher, rows)
+        self._row_ranges.popleft()
+        if page.resume is not None:
+            self._row_ranges.appendleft((page.resume, end))
+        return rows
 
     async def _next_ready(self) -> Pulled | None:
         if self._snapshot is not None:
@@ -281,7 +315,7 @@ class Subscription:
                 await trio.lowlevel.checkpoint()
                 self._caught_up = True
                 self._reported = self.position
-                self.close()
+                self._let_go_of_snapshot()
                 return CaughtUp(self.cursor)
             elif self._sources.interest.closed:
                 raise PlatformClosedError("the platform stopped")
@@ -304,7 +338,11 @@ class Subscription:
             page = await sources.reads.log_page(self.position, through)
         else:
             await trio.lowlevel.checkpoint()
-        matching = [match for batch in page if (match := self.selector.select(batch))]
+        matcher = self._matcher
+        if matcher.regexes:
+            matching = await sources.matching.select(matcher, page)
+        else:
+            matching = [match for batch in page if (match := matcher.select(batch))]
         self.position = page[-1].sequence if page else through
         if matching:
             self._reported = self.position
@@ -323,6 +361,8 @@ class Subscription:
                 await parked.woken.wait()
         finally:
             interest.unpark(self.selector, parked)
+        if parked.must_look:
+            return None
         if parked.found is None:
             self.position = max(self.position, interest.through)
             return self.report()

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exo_stream.interest import Interest, Seat
+from exo_stream.limits import Limits
+from exo_stream.matchers import matcher_of
 from exo_stream.model import Entry, Keyspace
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import Selector
@@ -33,6 +35,10 @@ def plain(found: EncodedBatch) -> tuple[int, tuple[Entry, ...]]:
     return found.sequence, found.entries
 
 
+def interest_at(through: int) -> Interest:
+    return Interest(through, matcher_of, steps_max=Limits().match_steps_max)
+
+
 def seat_of(selector: Selector, sequence: int) -> Seat[Any]:
     def encode(_batches: Sequence[EncodedBatch]) -> Sequence[Any]:
         return []
@@ -44,7 +50,7 @@ def seat_of(selector: Selector, sequence: int) -> Seat[Any]:
 def test_the_index_finds_what_matching_one_by_one_finds(
     selectors: set[Selector], written: list[tuple[Keyspace, list[bytes]]]
 ) -> None:
-    interest = Interest(0)
+    interest = interest_at(0)
     for selector in selectors:
         interest.park(selector)
     batches = [
@@ -63,11 +69,11 @@ def test_the_index_finds_what_matching_one_by_one_finds(
 
 
 def test_nobody_is_interested_in_nothing() -> None:
-    assert Interest(0).match([batch(1, b"k")]) == {}
+    assert interest_at(0).match([batch(1, b"k")]) == {}
 
 
 def test_who_leaves_leaves_nothing_behind() -> None:
-    interest = Interest(4)
+    interest = interest_at(4)
     selector = Selector(b"a")
     parked = [interest.park(selector) for _ in range(2)]
     seat = seat_of(selector, 4)
@@ -79,11 +85,11 @@ def test_who_leaves_leaves_nothing_behind() -> None:
     assert (len(interest), interest.seats) == (0, 0)
     assert interest.interested(selector) is None
     assert interest._all == {}
-    assert interest._by_prefix == {}
+    assert not interest._by_prefix
 
 
 def test_leaving_a_seat_tells_what_it_took_once() -> None:
-    interest = Interest(4)
+    interest = interest_at(4)
     seat = seat_of(Selector(b"a"), 4)
     interest.take_seat(seat)
     interest.through = 9  # nothing matched up to here
@@ -94,7 +100,7 @@ def test_leaving_a_seat_tells_what_it_took_once() -> None:
 
 
 def test_another_seat_of_the_same_selector_is_not_given_up_with_it() -> None:
-    interest = Interest(0)
+    interest = interest_at(0)
     one, other = seat_of(Selector(), 0), seat_of(Selector(), 0)
     interest.take_seat(other)
     interest.leave_seat(one)
@@ -103,11 +109,11 @@ def test_another_seat_of_the_same_selector_is_not_given_up_with_it() -> None:
 
 def test_a_seat_is_taken_at_the_frontier_never_before_what_is_being_handed_out() -> None:
     with pytest.raises(AssertionError):
-        Interest(5).take_seat(seat_of(Selector(), 4))
+        interest_at(5).take_seat(seat_of(Selector(), 4))
 
 
 def test_closing_wakes_the_parked_and_takes_the_seats_away() -> None:
-    interest = Interest(0)
+    interest = interest_at(0)
     parked = [interest.park(Selector(b"a")), interest.park(Selector(b"b"))]
     seats = [seat_of(Selector(b"a"), 0), seat_of(Selector(b"c"), 0)]
     for seat in seats:

@@ -2,7 +2,8 @@
 
 For each group: find the selectors that match; wake the parked; encode once per selector and
 encoder, and write that to every live seat without waking a task. A seat that cannot take it is
-lost: its subscriber reads on from the tail, at its own pace.
+lost: its subscriber reads on from the tail, at its own pace. So are the seats of a selector for
+which a group is too much work: its subscribers look for themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import trio
 
 from exo_stream.interest import Body, Encoder, Interest, Seat
 from exo_stream.payload import EncodedBatch
-from exo_stream.selectors import Selector
+from exo_stream.selectors import AnySelector
 
 SEATS_PER_CHECKPOINT: Final = 128
 """How many seats are written to before other tasks get a turn: about a millisecond."""
@@ -38,21 +39,28 @@ async def run(
 
 
 def _wake(
-    interest: Interest, selector: Selector, found: Sequence[EncodedBatch], through: int
+    interest: Interest, selector: AnySelector, found: Sequence[EncodedBatch], through: int
 ) -> list[Seat[Any]]:
     """Wake the parked; answer the seats that have not had this group yet."""
     some = interest.interested(selector)
     assert some is not None, selector
     for parked in some.parked:
         if parked.found is None:
-            parked.found, parked.through = found, through
+            if found:
+                parked.found, parked.through = found, through
+            else:
+                parked.must_look = True
             parked.woken.set()
+    if not found:
+        for seat in [seat for seat in some.seats if seat.sequence < through]:
+            interest.lose_seat(seat)
+        return []
     return [seat for seat in some.seats if seat.sequence < found[-1].sequence]
 
 
 async def _write(
     interest: Interest,
-    selector: Selector,
+    selector: AnySelector,
     found: Sequence[EncodedBatch],
     seated: Sequence[Seat[Any]],
     written: int,

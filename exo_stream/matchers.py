@@ -1,0 +1,223 @@
+"""Selectors at work: what carries a selector out, made once for all that ask the same.
+
+A matcher says which entries can match by how they begin, so that an index can find it, and then
+which of these do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol, assert_never
+
+from exo_stream.keys import KeyCodec, MatchKey, payload_to_match
+from exo_stream.model import Entry, Keyspace, row_key
+from exo_stream.payload import EncodedBatch
+from exo_stream.regex.pattern import Pattern, compile_regex
+from exo_stream.selectors import (
+    AnySelector,
+    ExactValue,
+    Selector,
+    StoreSelector,
+    ValuePrefix,
+    ValueRegex,
+    check_regexes,
+)
+
+KEY_END: Final = b"\xff" * 2048
+"""Above every key that starts like it: longer than the longest key of any keyspace."""
+
+ENTRY_STEPS: Final = 500
+"""What looking at one entry costs beside its regexes, in steps of RE2."""
+
+RowRange = tuple[bytes, bytes]
+"""Row keys from the first on, up to and without the second."""
+
+
+class Matcher(Protocol):
+    """What a subscription and the index of interest ask of a selector, whatever its kind."""
+
+    @property
+    def leads(self) -> Sequence[tuple[int, bytes]]:
+        """Keyspaces and beginnings of keys: no entry matches that begins like none of them."""
+
+    @property
+    def row_ranges(self) -> Sequence[RowRange]:
+        """Where in the table matching rows can be: ascending, and none twice."""
+
+    @property
+    def regexes(self) -> frozenset[str]:
+        """The regexes it holds compiled."""
+
+    def steps(self, entries: Iterable[Entry]) -> int:
+        """What it may cost at worst to look at ``entries``; a step is some nanoseconds."""
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether ``entry`` matches."""
+
+    def select(self, batch: EncodedBatch) -> EncodedBatch | None:
+        """The batch with its matching entries only, in their order; None if there are none."""
+
+
+def matcher_of(selector: AnySelector) -> Matcher:
+    """What carries ``selector`` out. Raises InvalidSelectorError if it breaks a rule."""
+    match selector:
+        case Selector():
+            return PrefixMatcher(selector)
+        case StoreSelector():
+            return StoreMatcher(selector)
+        case _:
+            assert_never(selector)
+
+
+class PrefixMatcher:
+    """Carries out a ``Selector``."""
+
+    regexes: Final = frozenset[str]()
+
+    def __init__(self, selector: Selector) -> None:
+        self.select = selector.select
+        self.keyspace, self.prefix = selector.keyspace, selector.prefix
+        self.leads = ((int(selector.keyspace), selector.prefix),)
+        self.row_ranges = (
+            (
+                row_key(selector.keyspace, selector.prefix),
+                row_key(selector.keyspace, selector.prefix + KEY_END),
+            ),
+        )
+
+    def steps(self, entries: Iterable[Entry]) -> int:  # noqa: ARG002 - as every matcher
+        """Nothing that counts."""
+        return 0
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether ``entry`` is of the keyspace and begins with the prefix."""
+        return entry[0] == self.keyspace and entry[1].startswith(self.prefix)
+
+
+class StoreMatcher:
+    """Carries out a ``StoreSelector``. Raises InvalidSelectorError if it breaks a rule."""
+
+    def __init__(self, selector: StoreSelector) -> None:
+        check_regexes(selector)
+        self._prefix = selector.prefix
+        self._keys = [(key.codec, compile_regex(key.payload_regex)) for key in selector.match_keys]
+        filters = selector.value_filters
+        self._asks_value = bool(filters)
+        self._exact = frozenset([one.value for one in filters if isinstance(one, ExactValue)])
+        self._begins = tuple([one.prefix for one in filters if isinstance(one, ValuePrefix)])
+        self._patterns = [
+            compile_regex(one.regex) for one in filters if isinstance(one, ValueRegex)
+        ]
+        self._key_steps = _steps([pattern for _, pattern in self._keys])
+        self._value_steps = _steps(self._patterns)
+        self.regexes = frozenset(
+            [pattern.regex for pattern in (*self._patterns, *[p for _, p in self._keys])]
+        )
+        self.leads = tuple([(int(Keyspace.STORE), lead) for lead in _leads(selector)])
+        self.row_ranges = _row_ranges(selector)
+
+    def steps(self, entries: Iterable[Entry]) -> int:
+        """Bytes times instructions, which is what RE2 falls back to when its memory is used up."""
+        key_steps, value_steps = self._key_steps, self._value_steps
+        return sum(
+            [
+                ENTRY_STEPS + len(key) * key_steps + (len(value) * value_steps if value else 0)
+                for _, key, value in entries
+            ]
+        )
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether ``entry`` is of the store and matches."""
+        keyspace, key, value = entry
+        return (
+            keyspace == Keyspace.STORE
+            and key.startswith(self._prefix)
+            and self._takes_key(key)
+            and (not self._asks_value or (value is not None and self._takes_value(value)))
+        )
+
+    def select(self, batch: EncodedBatch) -> EncodedBatch | None:
+        """The batch with its matching entries only, in their order; None if there are none."""
+        return narrowed(self, batch, batch.entries)
+
+    def _takes_key(self, key: bytes) -> bool:
+        for codec, pattern in self._keys:
+            if pattern.takes_everything:
+                if codec.matches(key):
+                    return True
+                continue
+            payload = payload_to_match(codec, key)
+            if payload is not None and pattern.matches(payload):
+                return True
+        return not self._keys
+
+    def _takes_value(self, value: bytes) -> bool:
+        if value in self._exact or value.startswith(self._begins):
+            return True
+        return any(pattern.matches(value) for pattern in self._patterns)
+
+
+def narrowed(
+    matcher: Matcher, batch: EncodedBatch, entries: Iterable[Entry]
+) -> EncodedBatch | None:
+    """The batch with those of ``entries``, which are some of its own, that match."""
+    takes = matcher.takes
+    matching = tuple([entry for entry in entries if takes(entry)])
+    if not matching:
+        return None
+    return EncodedBatch(batch.sequence, batch.committed_at, entries=matching)
+
+
+def _steps(patterns: Iterable[Pattern]) -> int:
+    return sum([0 if pattern.takes_everything else pattern.size for pattern in patterns])
+
+
+def _leads(selector: StoreSelector) -> list[bytes]:
+    """How the keys begin that can match: the whole bytes of the prefixes that are asked for."""
+    if not selector.match_keys:
+        return [selector.prefix]
+    found: dict[bytes, None] = {}
+    for match_key in selector.match_keys:
+        for lead in _leads_of(match_key):
+            if lead.startswith(selector.prefix):
+                found[lead] = None
+            elif selector.prefix.startswith(lead):
+                found[selector.prefix] = None
+    return list(found)
+
+
+def _leads_of(match_key: MatchKey) -> list[bytes]:
+    """The whole bytes that a family begins with.
+
+    The bits after them are the upper half of a byte, or more, in many families: then every such
+    byte, which are 16 at most, is one more.
+    """
+    bits, prefix = match_key.reserved_bits, match_key.prefix
+    odd = bits % 8
+    lead = (prefix >> odd).to_bytes(bits // 8, "big")
+    if odd < 4:
+        return [lead]
+    first = (prefix & ((1 << odd) - 1)) << (8 - odd)
+    return [lead + bytes([byte]) for byte in range(first, first + (1 << (8 - odd)))]
+
+
+def _row_ranges(selector: StoreSelector) -> tuple[RowRange, ...]:
+    store = Keyspace.STORE
+    outer = (row_key(store, selector.prefix), row_key(store, selector.prefix + KEY_END))
+    if not selector.match_keys:
+        return (outer,)
+    found: list[RowRange] = []
+    for low, high in sorted([_bounds_of(key.codec) for key in selector.match_keys]):
+        start, end = max(low, outer[0]), min(high, outer[1])
+        if start >= end:
+            continue
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return tuple(found)
+
+
+def _bounds_of(codec: KeyCodec) -> RowRange:
+    low, high = codec.prefix_bounds()
+    return row_key(Keyspace.STORE, low), row_key(Keyspace.STORE, high) + b"\x00"

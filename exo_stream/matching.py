@@ -1,0 +1,176 @@
+"""The matchers in use on one platform: one for all who ask the same, and what is heavy done once.
+
+A regex takes linear time, but a large value and a large program can still make that long: such a
+selection is done by a thread, for all subscribers that ask the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from exo_stream.errors import OverloadedError
+from exo_stream.limits import MIB, Limits
+from exo_stream.matchers import Matcher, matcher_of
+from exo_stream.model import Entry
+from exo_stream.payload import EncodedBatch
+from exo_stream.selectors import AnySelector, Selector
+
+THREADS: Final = 2
+"""Threads that compile and select for all subscribers of a platform."""
+
+KEPT_MAX: Final = 16
+"""Heavy selections kept for others who want the same;"""
+KEPT_BYTES_MAX: Final = 16 * MIB
+"""and what they hold together. One that holds more than its share is not kept: those that wait
+for it have it, and who comes later makes it again."""
+
+Elsewhere = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Calls a function where it disturbs nobody, as in a thread."""
+
+
+def in_threads() -> Elsewhere:
+    """Calls in threads, few at once. Who is cancelled does not wait for one that has begun."""
+    few = trio.CapacityLimiter(THREADS)
+
+    async def call(fn: Callable[[], Any]) -> Any:
+        return await trio.to_thread.run_sync(fn, abandon_on_cancel=True, limiter=few)
+
+    return call
+
+
+@dataclass(slots=True)
+class _Held:
+    matcher: Matcher
+    holders: int = 0
+
+
+@dataclass(slots=True)
+class _Heavy:
+    """A heavy selection: under way, or its outcome; neither if whoever made it was cancelled."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    found: EncodedBatch | None = None
+    is_known: bool = False
+
+
+class Matching:
+    """The matchers that subscriptions hold; equal selectors share one."""
+
+    def __init__(self, limits: Limits, elsewhere: Elsewhere) -> None:
+        self._limits = limits
+        self._elsewhere = elsewhere
+        self._held: dict[AnySelector, _Held] = {}
+        self._regexes: Counter[str] = Counter()
+        self._special = 0
+        self._heavy: dict[tuple[Matcher, int], _Heavy] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    async def hold(self, selector: AnySelector) -> Matcher:
+        """The matcher of ``selector``, until ``release``.
+
+        Raises InvalidSelectorError if it breaks a rule, OverloadedError if too many different
+        ones are in use.
+        """
+        await trio.lowlevel.checkpoint()
+        if selector not in self._held:
+            if isinstance(selector, Selector):
+                matcher = matcher_of(selector)
+            else:
+                matcher = await self._elsewhere(partial(matcher_of, selector))
+            if selector not in self._held:
+                self._admit(selector, matcher)
+        held = self._held[selector]
+        held.holders += 1
+        return held.matcher
+
+    def matcher_of(self, selector: AnySelector) -> Matcher:
+        """The matcher that somebody holds; a mere prefix need not be held."""
+        held = self._held.get(selector)
+        return matcher_of(selector) if held is None else held.matcher
+
+    def release(self, selector: AnySelector) -> None:
+        """Give back what one ``hold`` gave."""
+        held = self._held[selector]
+        held.holders -= 1
+        if not held.holders:
+            del self._held[selector]
+            self._regexes -= Counter(held.matcher.regexes)
+            self._special -= not isinstance(selector, Selector)
+
+    async def select(self, matcher: Matcher, batches: Sequence[EncodedBatch]) -> list[EncodedBatch]:
+        """What ``matcher`` finds in each of some batches; others get their turns meanwhile."""
+        matching, steps = list[EncodedBatch](), 0
+        for batch in batches:
+            cost = matcher.steps(batch.entries)
+            if cost > self._limits.match_steps_max:
+                found = await self._select_heavy(matcher, batch)
+            else:
+                steps += cost
+                if steps > self._limits.match_steps_max:
+                    await trio.lowlevel.checkpoint()
+                    steps = cost
+                found = matcher.select(batch)
+            if found is not None:
+                matching.append(found)
+        await trio.lowlevel.checkpoint()
+        return matching
+
+    async def narrow(self, matcher: Matcher, rows: Sequence[Entry]) -> list[Entry]:
+        """Those of some rows that match, in their order."""
+        await trio.lowlevel.checkpoint()
+
+        def matching() -> list[Entry]:
+            return [row for row in rows if matcher.takes(row)]
+
+        if matcher.steps(rows) <= self._limits.match_steps_max:
+            return matching()
+        found: list[Entry] = await self._elsewhere(matching)
+        return found
+
+    def _admit(self, selector: AnySelector, matcher: Matcher) -> None:
+        if not isinstance(selector, Selector):
+            if self._special >= self._limits.special_selectors_max:
+                raise OverloadedError(
+                    f"{self._special} different selectors with match keys or value filters are"
+                    " followed; try again when one is let go"
+                )
+            new = sum(regex not in self._regexes for regex in matcher.regexes)
+            if new and len(self._regexes) + new > self._limits.regexes_max:
+                raise OverloadedError(
+                    f"{len(self._regexes)} different regexes are in use; try again later"
+                )
+            self._special += 1
+        self._regexes += Counter(matcher.regexes)
+        self._held[selector] = _Held(matcher)
+
+    async def _select_heavy(self, matcher: Matcher, batch: EncodedBatch) -> EncodedBatch | None:
+        """In a thread, once for all who want it; whoever is cancelled leaves it to the next."""
+        key = (matcher, batch.sequence)
+        while (known := self._heavy.get(key)) is not None:
+            await known.done.wait()
+            if known.is_known:
+                return known.found
+        heavy = self._heavy[key] = _Heavy()
+        try:
+            heavy.found = await self._elsewhere(partial(matcher.select, batch))
+            heavy.is_known = True
+        finally:
+            heavy.done.set()
+            if not heavy.is_known or _bytes(heavy.found) > KEPT_BYTES_MAX // KEPT_MAX:
+                del self._heavy[key]
+        for old, other in list(self._heavy.items())[:-KEPT_MAX]:
+            if other.is_known:
+                del self._heavy[old]
+        return heavy.found
+
+
+def _bytes(found: EncodedBatch | None) -> int:
+    return sum([len(key) + len(value or b"") for _, key, value in found.entries]) if found else 0
