@@ -70,12 +70,22 @@ class EncodedBatch:
 
 
 def encode_entries(entries: Sequence[Entry]) -> bytes:
-    """The payload of a batch of these entries.
+    """The payload of a batch of these entries."""
+    return _array_head(len(entries)) + encode_body(entries)
+
+
+def join_bodies(count: int, bodies: Sequence[bytes]) -> bytes:
+    """The payload of ``count`` entries that were encoded a part at a time."""
+    return b"".join((_array_head(count), *bodies))
+
+
+def encode_body(entries: Sequence[Entry]) -> bytes:
+    """The entries one after another, without what says how many there are.
 
     Put together from pieces: 0.15 µs an entry, where ``cbor2.dumps`` takes 0.7.
     """
     heads, string_heads = _ENTRY_HEADS, _STRING_HEADS
-    pieces = [_array_head(len(entries))]
+    pieces: list[bytes] = []
     for keyspace, key, value in entries:
         key_bytes = len(key)
         key_head = string_heads[key_bytes] if key_bytes < _SHORT else _head_of(0x40, key_bytes)
@@ -103,8 +113,7 @@ def count_entries(payload: bytes) -> int:
 def prepend(hidden: Sequence[Entry], payload: bytes) -> bytes:
     """``payload`` with the PRODUCER entries ``hidden`` before its own, without re-encoding it."""
     count, start = _head(payload, 0)
-    body = encode_entries(hidden)[len(_array_head(len(hidden))) :]
-    return _array_head(count + len(hidden)) + body + payload[start:]
+    return _array_head(count + len(hidden)) + encode_body(hidden) + payload[start:]
 
 
 def visible(payload: bytes) -> bytes:

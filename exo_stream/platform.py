@@ -37,6 +37,7 @@ from exo_stream.storage.engine import (
     EngineStatistics,
 )
 from exo_stream.storage.hop import TimedHop
+from exo_stream.streams.streams import Streams
 from exo_stream.writes import (
     LargeWrite,
     Requirement,
@@ -98,6 +99,7 @@ class Platform:
         self._reads = sources.reads
         self._engine = sources.reads.engine
         self._frontier = sources.frontier
+        self.streams = Streams(ground)
 
     @property
     def log_id(self) -> str:

@@ -27,6 +27,7 @@ from exo_stream.server.listener import Listener
 from exo_stream.server.serve import open_port
 from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Oldest, Since, Start
 from exo_stream.storage.hop import in_place
+from exo_stream.writes import STEP_ENTRIES_MAX
 from tests.test_websocket import HANDSHAKE, Raw, code_of
 from tests.wire import Wire, connected, serving
 
@@ -183,6 +184,31 @@ async def test_a_scan_is_read_in_pages_until_it_ends_or_is_closed() -> None:
         await wire.expect(m.Pong)
         await wire.say(m.Scan(id_ + 5))
         assert (await wire.expect(m.Rows)).more  # and is let go of with the connection
+
+
+@pytest.mark.parametrize("handle", ["platform", "wire"])
+async def test_others_have_their_turn_while_a_large_write_is_checked(handle: str) -> None:
+    async with conversing() as (platform, wire), trio.open_nursery() as nursery:
+        turns = 0
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while platform.cursor.sequence == 0:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        if handle == "wire":
+            puts = tuple((b"%d" % number, b"") for number in range(10 * STEP_ENTRIES_MAX))
+            await wire.say(m.Write(1, puts, (), {}, None))
+            nursery.start_soon(take_turns)
+            assert (await wire.expect(m.Written)).sequence == 1
+        else:
+            nursery.start_soon(take_turns)
+            await platform.write(deletes=[b"%d" % n for n in range(10 * STEP_ENTRIES_MAX)])
+        assert turns > 10
+        batch = await platform.get_batch(1)
+        assert batch is not None
+        assert len(batch.entries) == 10 * STEP_ENTRIES_MAX
 
 
 async def test_a_client_may_hold_so_many_snapshots_by_scans_and_subscriptions() -> None:

@@ -17,7 +17,14 @@ from exo_stream.limits import Limits
 from exo_stream.model import SEQUENCE_MAX, Entry, Keyspace
 from exo_stream.payload import encode_entries
 from exo_stream.producers import Producer, slot_key
-from exo_stream.writes import check_keys, checked_write, decision
+from exo_stream.writes import (
+    STEP_ENTRIES_MAX,
+    LargeWrite,
+    begin_write,
+    check_keys,
+    checked_write,
+    decision,
+)
 from tests.test_producers import Table
 
 SMALL = Limits(value_bytes_max=10, batch_entries_max=3, batch_bytes_max=25)
@@ -115,6 +122,47 @@ def test_puts_come_before_deletes_in_the_order_given_and_may_be_any_iterable() -
         Entry(store, b"b", None),
     )
     assert write.payload == encode_entries(write.entries)
+
+
+@pytest.mark.parametrize(
+    ("puts", "deletes"),
+    [(STEP_ENTRIES_MAX + 1, 0), (3, STEP_ENTRIES_MAX), (20_000, 2), (1, 20_000)],
+)
+def test_a_large_write_is_made_in_steps_and_is_the_same(puts: int, deletes: int) -> None:
+    asked: Any = {
+        "puts": [(b"%d" % number, b"v" * (number % 3)) for number in range(puts)],
+        "deletes": [b"d%d" % number for number in range(deletes)],
+        "require": {b"k": "absent"},
+        "producer": Producer(b"p", 0, 7),
+    }
+    write = begin_write(Limits(), **asked)
+    asked["puts"].clear()  # it was taken over
+    steps = 0
+    while isinstance(write, LargeWrite):
+        write = write.step()
+        steps += 1
+    assert steps >= (puts + deletes) / STEP_ENTRIES_MAX
+    entries = [
+        *(Entry(0, b"%d" % number, b"v" * (number % 3)) for number in range(puts)),
+        *(Entry(0, b"d%d" % number, None) for number in range(deletes)),
+    ]
+    assert list(write.entries) == entries
+    assert write.payload == encode_entries(entries)
+    assert (write.require, write.producer) == (asked["require"], asked["producer"])
+
+
+@pytest.mark.parametrize(
+    ("puts", "deletes", "wrong"),
+    [
+        pytest.param([(b"k", b"v")] * 20_000 + [(b"k", "v")], [], InvalidRequestError, id="text"),
+        pytest.param([(b"k", b"v")] * 20_000, [b"k" * 255], LimitExceededError, id="a long key"),
+        pytest.param([(b"k", b"v" * 5_000)] * 20_000, [], LimitExceededError, id="too much"),
+        pytest.param([(b"k", b"v")] * 20_000, b"k", InvalidRequestError, id="not several"),
+    ],
+)
+def test_what_is_wrong_with_a_large_write_is_found_too(puts: Any, deletes: Any, wrong: Any) -> None:
+    with pytest.raises(wrong):
+        checked_write(Limits(), puts=puts, deletes=deletes)
 
 
 def test_many_tiny_entries_count_while_they_wait() -> None:

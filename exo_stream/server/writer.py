@@ -12,7 +12,7 @@ from exo_stream.errors import ExoStreamError
 from exo_stream.limits import Limits
 from exo_stream.protocol.failures import failure
 from exo_stream.protocol.messages import Failure, Write, Written
-from exo_stream.writes import StoreWrite, checked_write
+from exo_stream.writes import LargeWrite, StoreWrite, begin_write
 
 if TYPE_CHECKING:
     from exo_stream.server.conversation import Conversation
@@ -51,7 +51,11 @@ class Writer:
         ids: list[int] = []
         for write in asked:
             try:
-                writes.append(_checked(write, self._conversation.limits))
+                checked = _begun(write, self._conversation.limits)
+                while isinstance(checked, LargeWrite):
+                    await trio.lowlevel.checkpoint()
+                    checked = checked.step()
+                writes.append(checked)
                 ids.append(write.id)
             except ExoStreamError as error:
                 replies.append(failure(write.id, error))
@@ -71,8 +75,8 @@ class Writer:
         return await self._conversation.platform.write_many(writes)
 
 
-def _checked(write: Write, limits: Limits) -> StoreWrite:
-    return checked_write(
+def _begun(write: Write, limits: Limits) -> StoreWrite | LargeWrite:
+    return begin_write(
         limits,
         puts=write.puts,
         deletes=write.deletes,
