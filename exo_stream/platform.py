@@ -18,6 +18,7 @@ from exo_stream.errors import (
     UnsupportedError,
 )
 from exo_stream.ground import Ground
+from exo_stream.keys import MatchKey
 from exo_stream.local_feed import LocalFeed
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, Keyspace, VersionedValue, row_key
 from exo_stream.payload import EncodedBatch
@@ -31,7 +32,7 @@ from exo_stream.reduce.checks import check_request
 from exo_stream.reduce.request import ReduceRequest, ReduceResult
 from exo_stream.regex.pattern import compile_regex
 from exo_stream.scan import Scan, bounds
-from exo_stream.selectors import Selector
+from exo_stream.selectors import Selector, ValueFilter, check_regexes, selector_for
 from exo_stream.starts import chosen_start
 from exo_stream.storage.engine import (
     EngineStatistics,
@@ -370,6 +371,8 @@ class Platform:
         self,
         *,
         prefix: bytes = b"",
+        match: Sequence[MatchKey] | None = None,
+        values: Sequence[ValueFilter] | None = None,
         after: Cursor | str | None = None,
         from_sequence: int | None = None,
         start: Literal["oldest", "now"] | None = None,
@@ -379,6 +382,8 @@ class Platform:
     ) -> LocalFeed:
         """Every batch with keys under ``prefix``, from one start on; the oldest if none is given.
 
+        With ``match`` only entries that match one of these keys, with ``values`` only those whose
+        value passes one of these filters, which no deletion does.
         ``after`` a cursor (exclusive), ``from_sequence`` (inclusive), ``start`` ``"oldest"`` or
         ``"now"``, the ``last`` so many sequence numbers, ``since_time``, or with ``snapshot``
         the matching rows of the table first. Use it as ``async with platform.subscribe() as
@@ -393,7 +398,9 @@ class Platform:
             snapshot=snapshot,
         )
         check_keys([prefix])
-        return LocalFeed(self.sources, Selector(prefix), chosen)
+        selector = selector_for(prefix=prefix, match=match, values=values)
+        check_regexes(selector)
+        return LocalFeed(self.sources, selector, chosen)
 
     async def info(self) -> Information:
         """Identity, extent and sizes."""
