@@ -61,6 +61,7 @@ class Listener:
         """The connections, out of reach of the cancellation that begins the drain."""
         with self._force:
             async with trio.open_nursery() as connections:
+                self._port.tasks = connections
                 task_status.started(connections)
                 await self._stopping.wait()
 

@@ -32,6 +32,8 @@ class Port:
     visitors: Visitors
     routes: Routes = field(default_factory=Routes)
     draining: bool = False
+    tasks: trio.Nursery | None = None
+    """For what serves several connections: it lasts until the last of them has ended."""
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.limits.in_flight_bytes_max, self.cut_slowest)

@@ -193,6 +193,21 @@ class Request:
         self._share.take(size)
 
 
+    async def wait_hold(self, size: int) -> None:
+        """Count ``size`` bytes more of this exchange as soon as there is room for them."""
+        await self._share.wait_take(size)
+
+    def release(self, size: int) -> None:
+        """Count ``size`` bytes less."""
+        self._share.give(size)
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """The connection's own, for what must run beside the answer."""
+        assert self._inbound.nursery is not None
+        return self._inbound.nursery
+
+
 class BodyWriter:
     """Sends the body of one streamed response, in chunks where the peer knows them."""
 
@@ -220,6 +235,10 @@ class BodyWriter:
             return self._transport.try_send(head, body)
         chunk = chunk_head(len(head) + len(body))
         return self._transport.try_send(chunk + head, body, b"\r\n")
+
+    def try_send_encoded(self, chunk: bytes, piece: bytes) -> bool:
+        """Send a piece that others are sent too, for whom it was made a chunk already."""
+        return self._transport.try_send(chunk if self._chunked else piece)
 
     async def finish(self) -> None:
         """Say that the body is whole."""
