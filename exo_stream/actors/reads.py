@@ -220,9 +220,9 @@ class Reads:
 
     async def _reduce(self, version: Version, reducing: Reducing) -> ReduceResult:
         while True:
-            # Planning takes a millisecond or two: others run before each slice.
             await trio.lowlevel.checkpoint()
-            reducing.plan()
+            while not reducing.plan():
+                await trio.lowlevel.checkpoint()
             result = await self._far.ask(Reduce(version, reducing))
             if result is not None:
                 return result

@@ -118,8 +118,8 @@ class ScanPlan(Protocol):
 class Reducing(Protocol):
     """A reduce under way: ``plan`` a slice, ``run`` it, and so on until ``run`` has the result."""
 
-    def plan(self) -> None:
-        """[loop] Prepare the next slice."""
+    def plan(self) -> bool:
+        """[loop] Prepare some of the next slice, a millisecond or two; True if it is prepared."""
 
     def run(self, reader: Reader) -> ReduceResult | None:
         """[reader] Reduce what was planned; the result, if it was the last slice.

@@ -37,13 +37,14 @@ class PagedReduce:
         self._reduction = reduction
         self._plan: ScanPlan | None = None
 
-    def plan(self) -> None:
+    def plan(self) -> bool:
         """[loop] Prepare the next slice."""
         assert self._start is not None, "it is read"
         self._plan = self._engine.scan(
             self._version, self._start, self._end, rows_max=ROWS_MAX, bytes_max=BYTES_MAX,
             forward=True,
         )  # fmt: skip
+        return True
 
     def run(self, reader: Reader) -> ReduceResult | None:
         """[reader] Reduce it; the result, if it was the last one."""

@@ -11,20 +11,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from exo_stream.reduce.stored_row import CellTag, StoredRow, StoredRowError, decode_row
+from exo_stream.reduce.stored_row import Cell, CellTag, StoredRow, StoredRowError, decode_row
 
 CELLS_MAX: Final = 32
 """Of a row that SQL reads; it takes a step or more for each."""
+
+SHORT_MAX: Final = 127
+"""The longest text whose length is one byte."""
 
 _WIDTHS: Final = {CellTag.I64: 8, CellTag.U64: 8, CellTag.F64: 8, CellTag.BOOL: 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The cells of one index: their tag, None if all of them were null; and whether some were."""
+    """The cells of one index: their tag, None if all of them were null; whether some were; and
+    whether a text needs two bytes for its length.
+    """
 
     tag: CellTag | None
     has_nulls: bool
+    is_long: bool = False
 
 
 Layout = tuple[Column, ...]
@@ -50,7 +56,15 @@ def guessed(values: Sequence[bytes]) -> Layout | None:
 def _column(cells: StoredRow) -> Column:
     tags = Counter(cell.tag for cell in cells if cell is not None)
     common = tags.most_common(1)
-    return Column(CellTag(common[0][0]) if common else None, any(cell is None for cell in cells))
+    tag = CellTag(common[0][0]) if common else None
+    longest = max([_length(cell) for cell in cells if cell is not None], default=0)
+    return Column(tag, any(cell is None for cell in cells), longest > SHORT_MAX)
+
+
+def _length(cell: Cell) -> int:
+    if isinstance(cell.value, str):
+        return len(cell.value.encode())
+    return len(cell.value) if isinstance(cell.value, bytes) else 0
 
 
 class Columns:
@@ -118,11 +132,11 @@ class LayoutReader:
             self._next = at.moved(1)
             return Place(column, "true", "1", "0", ())
         if not column.has_nulls:
-            condition, start, end, needs = self._body(column.tag, at)
+            condition, start, end, needs = self._body(column, column.tag, at)
             self._require(condition, *needs)
             return Place(column, None, start, end, needs)
         is_null = self._columns.add(f"({null})", *at.needs)
-        condition, start, end, needs = self._body(column.tag, at)
+        condition, start, end, needs = self._body(column, column.tag, at)
         self._require(f"({is_null} OR ({condition}))", is_null, *needs)
         after = self._next
         moved = self._columns.add(
@@ -132,7 +146,9 @@ class LayoutReader:
         self._next = _Position(moved, 0)
         return Place(column, is_null, start, end, (is_null, *needs))
 
-    def _body(self, tag: CellTag, at: _Position) -> tuple[str, str, str, tuple[str, ...]]:
+    def _body(
+        self, column: Column, tag: CellTag, at: _Position
+    ) -> tuple[str, str, str, tuple[str, ...]]:
         """The condition of a cell that is not null, the ends of its body, and what both need."""
         head = f"array_slice(value, {at.plus(0)}, {at.plus(1)}) = {blob(bytes([1, tag]))}"
         if tag in _WIDTHS:
@@ -142,28 +158,31 @@ class LayoutReader:
                 head += f" AND {body} IN ({blob(bytes([0]))}, {blob(bytes([1]))})"
             self._next = at.moved(2 + _WIDTHS[tag])
             return head, start, end, at.needs
-        start, end, counted = self._counted(at)
+        start, end, counted = self._counted(at, is_long=column.is_long)
         self._next = _Position(end, 1)
         condition = f"{head} AND {counted}"
         if tag is CellTag.UTF8:
             condition += f" AND TRY(decode(array_slice(value, {start}, {end}))) IS NOT NULL"
         return condition, start, end, (start, end, *at.needs)
 
-    def _counted(self, at: _Position) -> tuple[str, str, str]:
-        """The ends of a body whose length stands before it in one byte or two, and whether so."""
-        one, two = (
-            self._columns.add(
-                number(f"array_slice(value, {place}, {place})", "UTINYINT"), *at.needs
-            )
-            for place in (at.plus(2), at.plus(3))
+    def _counted(self, at: _Position, *, is_long: bool) -> tuple[str, str, str]:
+        """The ends of a body whose length stands before it, and whether that is as expected."""
+        add = self._columns.add
+        one = add(number(f"array_slice(value, {at.plus(2)}, {at.plus(2)})", "UTINYINT"), *at.needs)
+        self._needs.append(one)
+        if not is_long:
+            start = at.plus(3)
+            end = add(f"({start} - 1 + {one}::INTEGER)", one, *at.needs)
+            return start, end, f"{one} <= {SHORT_MAX}"
+        two = add(number(f"array_slice(value, {at.plus(3)}, {at.plus(3)})", "UTINYINT"), *at.needs)
+        self._needs.append(two)
+        is_short = f"{one} <= {SHORT_MAX}"
+        start = add(
+            f"(CASE WHEN {is_short} THEN {at.plus(3)} ELSE {at.plus(4)} END)", one, *at.needs
         )
-        start = self._columns.add(
-            f"(CASE WHEN {one} < 128 THEN {at.plus(3)} ELSE {at.plus(4)} END)", one, *at.needs
-        )
-        length = f"CASE WHEN {one} < 128 THEN {one} ELSE {one}::INTEGER - 128 + 128 * {two} END"
-        end = self._columns.add(f"({start} - 1 + ({length}))", one, two, start)
-        self._needs += (one, two)
-        return start, end, f"({one} < 128 OR {two} BETWEEN 1 AND 127)"
+        length = f"CASE WHEN {is_short} THEN {one} ELSE {one}::INTEGER - 128 + 128 * {two} END"
+        end = add(f"({start} - 1 + ({length}))", one, two, start)
+        return start, end, f"({is_short} OR {two} BETWEEN 1 AND {SHORT_MAX})"
 
 
 class _Position(NamedTuple):

@@ -25,9 +25,12 @@ ROWS_MAX: Final = 131_072
 BYTES_MAX: Final = 16 * 1024 * 1024
 """What of all runs together is one slice: a tenth of a second, and what DuckDB may hold of it."""
 
-MEMORY_ROWS_MAX: Final = 2_048
-MEMORY_BYTES_MAX: Final = 4 * 1024 * 1024
-"""What of the memtables is one slice: planning it copies them on the event loop."""
+MEMORY_ROWS_MAX: Final = 32_768
+"""What of the memtables is one slice."""
+
+STEP_ROWS_MAX: Final = 1_024
+STEP_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What of the memtables is one step of planning, which copies them on the event loop."""
 
 SAMPLE_ROWS: Final = 64
 """Rows from which the layout of a slice's rows is guessed."""
@@ -43,31 +46,38 @@ class TableReduce:
     ) -> None:
         self._version = version
         self._start, self._end = start, end
-        self._until = start
+        self._until: bytes | None = None
+        self._captured = start
         self._reduction = reduction
         self._memory: list[Row] = []
+        self._memory_bytes = 0
         self._sample: list[bytes] = []
         self._query: ReduceQuery | None = None
 
-    def plan(self) -> None:
-        """[loop] Prepare the next slice."""
-        assert self._start < self._end, "it is read"
+    def plan(self) -> bool:
+        """[loop] Prepare some of the next slice; True if it is prepared."""
         version = self._version
-        until = _cut(version.runs, self._start, self._end)
-        bounds = Bounds(self._start, until, MEMORY_ROWS_MAX, MEMORY_BYTES_MAX, forward=True)
-        memory = capture(version, bounds)
-        self._memory = list(memory.rows.values())
-        self._until = memory.end
+        if self._until is None:
+            self._until = _cut(version.runs, self._start, self._end)
+            self._memory, self._memory_bytes = [], 0
+        step = Bounds(self._captured, self._until, STEP_ROWS_MAX, STEP_BYTES_MAX, forward=True)
+        memory = capture(version, step)
+        self._memory += memory.rows.values()
+        self._memory_bytes += sum([len(row.value or b"") for row in memory.rows.values()])
+        self._captured = memory.end
+        if len(self._memory) > MEMORY_ROWS_MAX or self._memory_bytes > BYTES_MAX:
+            self._until = self._captured
+        return self._captured == self._until
 
     def run(self, reader: Reader) -> ReduceResult | None:
         """[reader] Reduce it; the result, if it was the last one."""
         assert isinstance(reader, TableReader), reader
-        source, parameters = self._source()
-        add_rows(self._reduction, self._memory)
+        assert self._until is not None, "a slice is planned before it is run"
+        source, parameters = self._source(self._until)
         if source:
             with reader.reading() as rows:
                 self._reduce(source, parameters, rows)
-        self._start = self._until
+        self._start, self._until = self._until, None
         if self._start < self._end:
             return None
         return self._reduction.result(self._version.frontier)
@@ -98,34 +108,38 @@ class TableReduce:
             self._sample = [*fresh, *self._sample][: 2 * SAMPLE_ROWS]
             self._query = None
 
-    def _source(self) -> tuple[str, dict[str, object]]:
-        """The live rows of the slice in the file, the newest of each key, as SQL; "" if none."""
-        start, until = self._start, self._until
-        parameters: dict[str, object] = {"start": start[1:]}
-        before = ""
-        if until[0] == start[0]:  # else it goes to the end of the keyspace
-            before = "AND key < $until"
-            parameters["until"] = until[1:]
+    def _source(self, until: bytes) -> tuple[str, dict[str, object]]:
+        """The live rows of the slice, the newest of each key, as SQL; "" if there are none."""
+        start = self._start
+        parameters: dict[str, object] = {}
+        selects: list[str] = []
         newer: list[str] = []
         if self._memory:
-            parameters["hidden"] = [row.key[1:] for row in self._memory]
-            newer.append("SELECT unnest($hidden::BLOB[]) AS key")
-        selects: list[str] = []
+            parameters["keys"] = [row.key[1:] for row in self._memory]
+            parameters["values"] = [row.value for row in self._memory]
+            newer.append("SELECT unnest($keys::BLOB[]) AS key")
+            rows = f"{newer[0]}, unnest($values::BLOB[]) AS value"
+            selects.append(f"SELECT key, value FROM ({rows}) WHERE value IS NOT NULL")  # noqa: S608
+        # A range to the end of the keyspace ends where the next one begins.
+        ends_inside = until[0] == start[0]
+        within = "key >= $start" + (" AND key < $until" if ends_inside else "")
         for run in self._version.runs:
-            places = _ranges(run.blocks_between(start, until), start, until)
+            places = _places(run.blocks_between(start, until), start, until)
             if not places:
                 continue
-            rows = f"FROM kv WHERE ({places}) AND key >= $start {before}"
+            rows = f"FROM kv WHERE ({places}) AND {within}"
             hidden = _NEWER.format(" UNION ALL ".join(newer)) if newer else ""
-            # S608: numbers, and parameters.
             selects.append(
                 f"SELECT key, value FROM (SELECT key, value {rows}){hidden} WHERE value IS NOT NULL"  # noqa: S608
             )
             newer.append(f"SELECT key {rows}")
+            parameters["start"] = start[1:]
+            if ends_inside:
+                parameters["until"] = until[1:]
         return " UNION ALL ".join(selects), parameters
 
 
-def _ranges(blocks: Sequence[Block], start: bytes, until: bytes) -> str:
+def _places(blocks: Sequence[Block], start: bytes, until: bytes) -> str:
     """The sub-blocks of these blocks that may have rows of a range, as a condition."""
     ranges: list[str] = []
     for block in blocks:
