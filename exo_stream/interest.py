@@ -13,10 +13,10 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import trio
 
-from exo_stream.matchers import Matcher, narrowed
-from exo_stream.model import Entry
+from exo_stream.matchers import Matcher, about_stream, narrowed
+from exo_stream.model import Entry, Keyspace
 from exo_stream.payload import EncodedBatch
-from exo_stream.selectors import AnySelector, Selector
+from exo_stream.selectors import AnySelector, Selector, StoreSelector, StreamSelector
 
 
 class Body(Protocol):
@@ -110,6 +110,8 @@ class Interest:
         self._all: dict[AnySelector, Interested] = {}
         self._by_prefix: _Index[Selector] = _Index()
         self._by_lead: _Index[dict[Interested, None]] = _Index()
+        self._by_name: dict[bytes, StreamSelector] = {}
+        self._by_name_prefix: _Index[StreamSelector] = _Index()
 
     def __len__(self) -> int:
         return sum(len(some.parked) + len(some.seats) for some in self._all.values())
@@ -187,7 +189,24 @@ class Interest:
                     matched.setdefault(table[prefix], []).append(part)
         if self._by_lead:
             matched.update(self._match_others(batches))
+        if self._by_name or self._by_name_prefix:
+            self._match_streams(batches, matched)
         return matched
+
+    def _match_streams(
+        self, batches: Sequence[EncodedBatch], matched: dict[AnySelector, list[EncodedBatch]]
+    ) -> None:
+        """What those find who follow streams: one look at each batch, whatever its size."""
+        lengths = self._by_name_prefix.tables()
+        for batch in batches:
+            if not batch.entries or batch.entries[0][0] != Keyspace.STREAM:
+                continue
+            key = batch.entries[0][1]
+            wanted = [table.get(key[:length]) for _, length, table in lengths]
+            found = [selector for selector in (self._by_name.get(key), *wanted) if selector]
+            part = about_stream(batch) if found else batch
+            for selector in found:
+                matched.setdefault(selector, []).append(part)
 
     def _match_others(
         self, batches: Sequence[EncodedBatch]
@@ -201,7 +220,7 @@ class Interest:
                 left -= sum([some.matcher.steps(found) for some, found in candidates.items()])
             if candidates is None or left < 0:
                 return {
-                    selector: [] for selector in self._all if not isinstance(selector, Selector)
+                    selector: [] for selector in self._all if isinstance(selector, StoreSelector)
                 }
             for some, entries in candidates.items():
                 part = narrowed(some.matcher, batch, entries)
@@ -214,10 +233,15 @@ class Interest:
         if some is None:
             some = self._all[selector] = Interested(selector, self._matcher_of(selector))
             for lead in some.matcher.leads:
-                if isinstance(selector, Selector):
-                    self._by_prefix.setdefault(lead, selector)
-                else:
-                    self._by_lead.setdefault(lead, {})[some] = None
+                match selector:
+                    case Selector():
+                        self._by_prefix.setdefault(lead, selector)
+                    case StreamSelector(is_prefix=True):
+                        self._by_name_prefix.setdefault(lead, selector)
+                    case StreamSelector():
+                        self._by_name[lead[1]] = selector
+                    case _:
+                        self._by_lead.setdefault(lead, {})[some] = None
         return some
 
     def _forget_if_empty(self, selector: AnySelector) -> None:
@@ -226,13 +250,18 @@ class Interest:
             return
         del self._all[selector]
         for lead in some.matcher.leads:
-            if isinstance(selector, Selector):
-                self._by_prefix.remove(lead)
-                continue
-            sharing = self._by_lead.setdefault(lead, {})
-            del sharing[some]
-            if not sharing:
-                self._by_lead.remove(lead)
+            match selector:
+                case Selector():
+                    self._by_prefix.remove(lead)
+                case StreamSelector(is_prefix=True):
+                    self._by_name_prefix.remove(lead)
+                case StreamSelector():
+                    del self._by_name[lead[1]]
+                case _:
+                    sharing = self._by_lead.setdefault(lead, {})
+                    del sharing[some]
+                    if not sharing:
+                        self._by_lead.remove(lead)
 
 
 class _Index(Generic[V]):

@@ -18,6 +18,7 @@ from exo_stream.selectors import (
     ExactValue,
     Selector,
     StoreSelector,
+    StreamSelector,
     ValuePrefix,
     ValueRegex,
     check_regexes,
@@ -65,6 +66,8 @@ def matcher_of(selector: AnySelector) -> Matcher:
             return PrefixMatcher(selector)
         case StoreSelector():
             return StoreMatcher(selector)
+        case StreamSelector():
+            return StreamMatcher(selector)
         case _:
             assert_never(selector)
 
@@ -155,6 +158,40 @@ class StoreMatcher:
         if value in self._exact or value.startswith(self._begins):
             return True
         return any(pattern.matches(value) for pattern in self._patterns)
+
+
+class StreamMatcher:
+    """Carries out a ``StreamSelector``. A snapshot of it is the records of the streams."""
+
+    regexes: Final = frozenset[str]()
+
+    def __init__(self, selector: StreamSelector) -> None:
+        self._key = key = selector.key
+        self._is_prefix = selector.is_prefix
+        self.leads = ((int(Keyspace.STREAM), key),)
+        end = KEY_END if selector.is_prefix else b"\x00"
+        self.row_ranges = ((row_key(Keyspace.STREAM, key), row_key(Keyspace.STREAM, key + end)),)
+
+    def steps(self, entries: Iterable[Entry]) -> int:  # noqa: ARG002 - as every matcher
+        """Nothing that counts."""
+        return 0
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether ``entry`` is the record of such a stream."""
+        if entry[0] != Keyspace.STREAM:
+            return False
+        return entry[1].startswith(self._key) if self._is_prefix else entry[1] == self._key
+
+    def select(self, batch: EncodedBatch) -> EncodedBatch | None:
+        """The record and what was appended, if the batch is about such a stream."""
+        return about_stream(batch) if batch.entries and self.takes(batch.entries[0]) else None
+
+
+def about_stream(batch: EncodedBatch) -> EncodedBatch:
+    """Of a batch that begins with the record of a stream that record, and what was appended."""
+    record, *others = batch.entries
+    data = [entry for entry in others if entry[0] == Keyspace.STREAM_DATA]
+    return EncodedBatch(batch.sequence, batch.committed_at, entries=(record, *data))
 
 
 def narrowed(

@@ -19,7 +19,7 @@ from exo_stream.limits import MIB, Limits
 from exo_stream.matchers import Matcher, matcher_of
 from exo_stream.model import Entry
 from exo_stream.payload import EncodedBatch
-from exo_stream.selectors import AnySelector, Selector
+from exo_stream.selectors import AnySelector, StoreSelector
 
 THREADS: Final = 2
 """Threads that compile and select for all subscribers of a platform."""
@@ -81,7 +81,7 @@ class Matching:
         """
         await trio.lowlevel.checkpoint()
         if selector not in self._held:
-            if isinstance(selector, Selector):
+            if not isinstance(selector, StoreSelector):
                 matcher = matcher_of(selector)
             else:
                 matcher = await self._elsewhere(partial(matcher_of, selector))
@@ -103,7 +103,7 @@ class Matching:
         if not held.holders:
             del self._held[selector]
             self._regexes -= Counter(held.matcher.regexes)
-            self._special -= not isinstance(selector, Selector)
+            self._special -= isinstance(selector, StoreSelector)
 
     async def select(self, matcher: Matcher, batches: Sequence[EncodedBatch]) -> list[EncodedBatch]:
         """What ``matcher`` finds in each of some batches; others get their turns meanwhile."""
@@ -136,7 +136,7 @@ class Matching:
         return found
 
     def _admit(self, selector: AnySelector, matcher: Matcher) -> None:
-        if not isinstance(selector, Selector):
+        if isinstance(selector, StoreSelector):
             if self._special >= self._limits.special_selectors_max:
                 raise OverloadedError(
                     f"{self._special} different selectors with match keys or value filters are"

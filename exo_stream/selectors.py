@@ -109,7 +109,24 @@ class StoreSelector:
     prefix: bytes = b""
 
 
-AnySelector = Selector | StoreSelector
+@dataclass(frozen=True, slots=True)
+class StreamSelector:
+    """Batches about the stream ``name``, or about every stream whose name begins so.
+
+    Such a batch begins with the record of the stream that it is about. Of it are taken the record
+    and what was appended, not what else the batch changes.
+    """
+
+    name: str
+    is_prefix: bool = False
+
+    @property
+    def key(self) -> bytes:
+        """The key of the stream's record, or how the keys begin."""
+        return self.name.encode()
+
+
+AnySelector = Selector | StoreSelector | StreamSelector
 
 
 def selector_for(
@@ -142,7 +159,7 @@ def selector_for(
 
 def check_regexes(selector: AnySelector) -> None:
     """Raise InvalidSelectorError for the first regex of ``selector`` that is none."""
-    if isinstance(selector, Selector):
+    if not isinstance(selector, StoreSelector):
         return
     for index, match_key in enumerate(selector.match_keys):
         _check_regex(match_key.payload_regex, f"match_keys[{index}].payload_regex")
