@@ -10,7 +10,7 @@ import trio
 
 from exo_stream.feed import FeedMessage, SnapshotPage
 from exo_stream.model import Batch, Cursor
-from exo_stream.selectors import Selector
+from exo_stream.selectors import AnySelector
 from exo_stream.starts import FromSnapshot, Start
 from exo_stream.subscription import Delivered, Sources, Subscription
 
@@ -27,7 +27,7 @@ class LocalFeed:
     or has let go of its snapshot.
     """
 
-    def __init__(self, sources: Sources, selector: Selector, start: Start) -> None:
+    def __init__(self, sources: Sources, selector: AnySelector, start: Start) -> None:
         self._log_id = sources.log_id
         self._subscription = Subscription(sources, selector)
         self._start = start

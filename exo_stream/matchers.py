@@ -21,7 +21,7 @@ from exo_stream.selectors import (
     StreamSelector,
     ValuePrefix,
     ValueRegex,
-    check_regexes,
+    check_selector,
 )
 
 KEY_END: Final = b"\xff" * 2048
@@ -101,7 +101,7 @@ class StoreMatcher:
     """Carries out a ``StoreSelector``. Raises InvalidSelectorError if it breaks a rule."""
 
     def __init__(self, selector: StoreSelector) -> None:
-        check_regexes(selector)
+        check_selector(selector)
         self._prefix = selector.prefix
         self._keys = [(key.codec, compile_regex(key.payload_regex)) for key in selector.match_keys]
         filters = selector.value_filters

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 import outcome
 import trio
 
+from exo_stream.canonical.store import CanonicalStore
 from exo_stream.decision import Decision, Refuse
 from exo_stream.errors import (
     BatchEvictedError,
@@ -32,7 +33,7 @@ from exo_stream.reduce.checks import check_request
 from exo_stream.reduce.request import ReduceRequest, ReduceResult
 from exo_stream.regex.pattern import compile_regex
 from exo_stream.scan import Scan, bounds
-from exo_stream.selectors import Selector, ValueFilter, check_regexes, selector_for
+from exo_stream.selectors import Selector, ValueFilter, check_selector, selector_for
 from exo_stream.starts import chosen_start
 from exo_stream.storage.engine import (
     EngineStatistics,
@@ -101,6 +102,7 @@ class Platform:
         self._engine = sources.reads.engine
         self._frontier = sources.frontier
         self.streams = Streams(ground)
+        self.canonical = CanonicalStore(ground)
 
     @property
     def log_id(self) -> str:
@@ -116,6 +118,22 @@ class Platform:
     def cursor(self) -> Cursor:
         """The log's end: a subscription after it gets what is written from now on."""
         return Cursor(self.log_id, self._frontier.visible)
+
+    async def pause_ingestion(self) -> None:
+        """Refuse the writes of every face with PausedError; return once those under way are done.
+
+        Reads, feeds and the upkeep of the file go on. Pauses nest, as many ``resume_ingestion``
+        undo them; one that is cancelled before it returns, by a deadline say, has not happened.
+        """
+        await self._ground.pause.pause(self._ground.settle)
+
+    def resume_ingestion(self) -> None:
+        """Undo one pause; without any it does nothing."""
+        self._ground.pause.resume()
+
+    def is_paused(self) -> bool:
+        """Whether the writes of every face are refused."""
+        return self._ground.pause.is_paused
 
     async def put_batch(self, kvs: Iterable[tuple[bytes, bytes]]) -> int:
         """Write all pairs or none, as one batch; return its sequence number, once it is durable.
@@ -399,7 +417,7 @@ class Platform:
         )
         check_keys([prefix])
         selector = selector_for(prefix=prefix, match=match, values=values)
-        check_regexes(selector)
+        check_selector(selector)
         return LocalFeed(self.sources, selector, chosen)
 
     async def info(self) -> Information:

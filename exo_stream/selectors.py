@@ -14,7 +14,6 @@ from typing import Final, TypeVar
 
 from exo_stream.errors import InvalidRequestError
 from exo_stream.keys import InvalidPrefixError, KeyCodec, MatchKey
-from exo_stream.limits import STORE_KEY_BYTES_MAX
 from exo_stream.model import Keyspace
 from exo_stream.payload import NONE, EncodedBatch, visible
 from exo_stream.regex.pattern import compile_regex
@@ -138,11 +137,9 @@ def selector_for(
     """The selector that was asked for; of the parts that are None nothing is asked.
 
     Raises InvalidSelectorError for the first rule that is broken: there are 1 to 16 match keys
-    and at most 16 value filters, and prefixes fit into their bits. Whether the regexes can be
-    compiled, ``check_regexes`` says: that may take long enough to be done by a thread.
+    and at most 16 value filters, and prefixes fit into their bits. ``check_selector`` looks at
+    the regexes too.
     """
-    if type(prefix) is not bytes or len(prefix) > STORE_KEY_BYTES_MAX:
-        raise InvalidSelectorError("prefix", f"at most {STORE_KEY_BYTES_MAX} bytes are needed")
     if match is None and values is None:
         return Selector(prefix)
     selector = StoreSelector(
@@ -150,22 +147,30 @@ def selector_for(
         _several(values, "value_filters", least=0, most=VALUE_FILTERS_MAX),
         prefix,
     )
-    for index, match_key in enumerate(selector.match_keys):
-        _check_match_key(match_key, f"match_keys[{index}]")
-    for index, value_filter in enumerate(selector.value_filters):
-        _check_value_filter(value_filter, f"value_filters[{index}]")
+    _check_parts(selector)
     return selector
 
 
-def check_regexes(selector: AnySelector) -> None:
-    """Raise InvalidSelectorError for the first regex of ``selector`` that is none."""
+def check_selector(selector: AnySelector) -> None:
+    """Raise InvalidSelectorError for the first rule that is broken, those of regexes included.
+
+    To compile a regex may take long enough to be done by a thread.
+    """
     if not isinstance(selector, StoreSelector):
         return
+    _check_parts(selector)
     for index, match_key in enumerate(selector.match_keys):
         _check_regex(match_key.payload_regex, f"match_keys[{index}].payload_regex")
     for index, value_filter in enumerate(selector.value_filters):
         if isinstance(value_filter, ValueRegex):
             _check_regex(value_filter.regex, f"value_filters[{index}].regex")
+
+
+def _check_parts(selector: StoreSelector) -> None:
+    for index, match_key in enumerate(selector.match_keys):
+        _check_match_key(match_key, f"match_keys[{index}]")
+    for index, value_filter in enumerate(selector.value_filters):
+        _check_value_filter(value_filter, f"value_filters[{index}]")
 
 
 def _several(given: Iterable[T] | None, field: str, *, least: int, most: int) -> tuple[T, ...]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from exo_stream.keys import MatchKey
 from exo_stream.model import SEQUENCE_MAX, Cursor, Entry, Keyspace
 from exo_stream.policies.result import PruneCounts
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
-from exo_stream.selectors import Selector
+from exo_stream.selectors import (
+    ExactValue,
+    Selector,
+    StoreSelector,
+    ValuePrefix,
+    ValueRegex,
+)
 from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Since
 
 LOG_ID: Final = "0123456789abcdef" * 2
@@ -48,6 +55,16 @@ FROM_CLIENT: Final[tuple[m.Message, ...]] = (
     m.Subscribe(13, FromSequence(1)),
     m.Subscribe(14, Last(10)),
     m.Subscribe(15, Since(1_700_000_000_000_000)),
+    m.Subscribe(
+        16,
+        Now(),
+        StoreSelector(
+            (MatchKey(4, 5, "(?s-u)^a"), MatchKey(0, 0, ".")),
+            (ExactValue(b""), ValuePrefix(b"v"), ValueRegex("^keep.*$")),
+            b"user/",
+        ),
+    ),
+    m.Subscribe(17, Now(), StoreSelector()),
     m.Unsubscribe(9),
     m.SnapshotNext(11),
     m.Goodbye("done"),

@@ -30,6 +30,7 @@ from exo_stream.errors import (
     SnapshotExpiredError,
     UnsupportedError,
 )
+from exo_stream.keys import MatchKey
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, VersionedValue
 from exo_stream.nursery import nursery_unseen
@@ -42,7 +43,7 @@ from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
 from exo_stream.regex.pattern import compile_regex
-from exo_stream.selectors import Selector
+from exo_stream.selectors import ValueFilter, check_selector, selector_for
 from exo_stream.starts import chosen_start
 from exo_stream.storage.engine import EngineStatistics
 from exo_stream.writes import Requirement, check_keys
@@ -262,6 +263,8 @@ class Client:
         self,
         *,
         prefix: bytes = b"",
+        match: Sequence[MatchKey] | None = None,
+        values: Sequence[ValueFilter] | None = None,
         after: Cursor | str | None = None,
         from_sequence: int | None = None,
         start: Literal["oldest", "now"] | None = None,
@@ -273,6 +276,8 @@ class Client:
     ) -> RemoteFeed:
         """Every batch with keys under ``prefix``, from one start on; the oldest if none is given.
 
+        With ``match`` only entries that match one of these keys, with ``values`` only those whose
+        value passes one of these filters, which no deletion does.
         The starts are those of ``Platform.subscribe``. Use it as ``async with
         client.subscribe() as feed: async for batch in feed: …``.
         """
@@ -285,13 +290,15 @@ class Client:
             snapshot=snapshot,
         )
         check_keys([prefix])
+        selector = selector_for(prefix=prefix, match=match, values=values)
+        check_selector(selector)
         if slow not in {"catch_up", "disconnect"}:
             raise InvalidRequestError("a slow reader may 'catch_up' or 'disconnect'")
         if heartbeat_seconds is not None:
             checked_count(heartbeat_seconds)
         return RemoteFeed(
             self._link,
-            Selector(prefix),
+            selector,
             chosen,
             slow=slow,
             heartbeat_seconds=heartbeat_seconds,

@@ -14,7 +14,7 @@ from exo_stream.errors import ExoStreamError
 from exo_stream.feed import FeedMessage, SnapshotPage
 from exo_stream.model import Batch, Cursor
 from exo_stream.protocol import messages as m
-from exo_stream.selectors import Selector
+from exo_stream.selectors import AnySelector
 from exo_stream.starts import After, Start
 
 BATCHES_PER_CHECKPOINT: Final = 64
@@ -46,7 +46,7 @@ class RemoteFeed:
     def __init__(
         self,
         link: Link,
-        selector: Selector,
+        selector: AnySelector,
         start: Start,
         *,
         slow: str,

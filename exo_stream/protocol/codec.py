@@ -22,6 +22,7 @@ from exo_stream.protocol import policies as p
 from exo_stream.protocol.fields import Sort
 from exo_stream.protocol.heads import holds_more_than
 from exo_stream.protocol.messages import DeliveredBatch, Message
+from exo_stream.protocol.selector_fields import SELECTOR
 
 R = TypeVar("R")
 
@@ -82,7 +83,7 @@ SHAPES: Final = (
     _shape(
         "subscribe",
         m.Subscribe,
-        *(_U, sorts.START, sorts.SELECTOR, sorts.SLOW, sorts.OPTIONAL_UINT),
+        *(_U, sorts.START, SELECTOR, sorts.SLOW, sorts.OPTIONAL_UINT),
     ),
     _shape("unsubscribe", m.Unsubscribe, _U),
     _shape("snapshot_next", m.SnapshotNext, _U),

@@ -23,7 +23,6 @@ from exo_stream.protocol.messages import (
     Pair,
     PartBody,
 )
-from exo_stream.selectors import Selector
 from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Oldest, Since, Start
 from exo_stream.writes import Requirement
 
@@ -258,17 +257,6 @@ def _read_slow(value: Any) -> str:
     return _read_text(value)
 
 
-def _read_selector(value: Any) -> Selector:
-    # Unlike a message, a selector with an unknown field is refused: to overlook a condition
-    # would deliver what was not asked for.
-    prefix, keyspace = value
-    return Selector(_read_bytes(prefix), Keyspace(_read_uint(keyspace)))
-
-
-def _write_selector(selector: Selector) -> tuple[bytes, int]:
-    return selector.prefix, int(selector.keyspace)
-
-
 _PLAIN_STARTS: Final[dict[str, Start]] = {
     "oldest": Oldest(),
     "now": Now(),
@@ -330,5 +318,4 @@ CURSOR: Final = Sort(_read_cursor, str)
 LOG_ID: Final = Sort(_read_log_id)
 MAP: Final = Sort(_read_map, dict)
 SLOW: Final = Sort(_read_slow)
-SELECTOR: Final = Sort(_read_selector, _write_selector)
 START: Final = Sort(_read_start, _write_start)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from exo_stream.model import Cursor, Entry
 from exo_stream.producers import Producer
 from exo_stream.protocol.policies import PolicyReply, PolicyRequest
-from exo_stream.selectors import Selector
+from exo_stream.selectors import AnySelector, Selector
 from exo_stream.starts import Oldest, Start
 from exo_stream.writes import Requirement
 
@@ -162,7 +162,7 @@ class Subscribe:
 
     id: int
     start: Start = field(default_factory=Oldest)
-    selector: Selector = field(default_factory=Selector)
+    selector: AnySelector = field(default_factory=Selector)
     slow: str = "catch_up"
     heartbeat: int | None = None
 
