@@ -10,16 +10,9 @@ import trio
 
 from exo_stream.errors import PlatformClosedError
 from exo_stream.interest import Interest, Parked
-from exo_stream.model import Keyspace
-from exo_stream.selectors import Selector
+from exo_stream.selectors import StreamSelector
 from exo_stream.streams.offset import Offset
-from exo_stream.streams.record import stream_key
 from exo_stream.streams.values import ReadResult
-
-
-def stream_selector(name: str) -> Selector:
-    """What a batch about this stream matches."""
-    return Selector(stream_key(name), Keyspace.STREAM)
 
 
 class Watch:
@@ -31,7 +24,7 @@ class Watch:
 
     def __init__(self, interest: Interest, name: str) -> None:
         self._interest = interest
-        self._selector = stream_selector(name)
+        self._selector = StreamSelector(name)
         self._parked: Parked | None = None
 
     def __enter__(self) -> Self:
