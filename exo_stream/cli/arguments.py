@@ -169,6 +169,26 @@ def _serving(command: AddCommand) -> None:
         metavar="NAME",
         help="a name in the Host header to answer to, besides addresses and localhost",
     )
+    streams = serve.add_argument_group("streams", "how /v1/stream/ is served")
+    streams.add_argument(
+        "--long-poll",
+        type=seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long a long-poll is held; 30 by default",
+    )
+    streams.add_argument(
+        "--stream-caches",
+        choices=["private", "public"],
+        default="private",
+        help="who may keep pages that were read: the reader, or also caches that serve others",
+    )
+    streams.add_argument(
+        "--stream-rate",
+        type=number_from(1),
+        metavar="N",
+        help="requests that one address may make in a second; by default as many as it likes",
+    )
     kept = serve.add_argument_group("retention", "what the log keeps; everything by default")
     kept.add_argument("--retention-batches", type=number_from(1), metavar="N")
     kept.add_argument("--retention-seconds", type=number_from(1), metavar="N")

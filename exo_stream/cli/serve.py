@@ -12,6 +12,7 @@ from exo_stream.cli.exit_codes import OK
 from exo_stream.cli.output import Output
 from exo_stream.opening import open_platform
 from exo_stream.server.serve import serve as serve_platform
+from exo_stream.server.streams.settings import StreamSettings
 from exo_stream.storage.engine import Retention
 
 
@@ -31,6 +32,11 @@ async def serve(args: Namespace, out: Output) -> int:
                 port=port,
                 allow_origins=args.allow_origin,
                 allow_hosts=args.host,
+                streams=StreamSettings(
+                    long_poll_seconds=args.long_poll,
+                    caches=args.stream_caches,
+                    requests_per_second=args.stream_rate,
+                ),
             )
         )
         url = url_of(*address)

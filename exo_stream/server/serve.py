@@ -25,11 +25,14 @@ from exo_stream.server.port import Port
 from exo_stream.server.request import Request
 from exo_stream.server.routes import Answer, Takeover
 from exo_stream.server.store_api.api import StoreApi
+from exo_stream.server.streams.routes import StreamRoutes
+from exo_stream.server.streams.settings import StreamSettings
 from exo_stream.server.transport import Transport
 from exo_stream.server.websocket import WebSocket, run_websocket
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 4437
+STREAMS: Final = StreamSettings()
 
 
 async def serve(
@@ -39,17 +42,19 @@ async def serve(
     port: int = PORT,
     allow_origins: Iterable[str] = (),
     allow_hosts: Iterable[str] = (),
+    streams: StreamSettings = STREAMS,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``platform`` on one port until cancelled, then drain: tell everybody, and end.
 
     Loopback by default. Pages of foreign origins are refused unless ``allow_origins`` lists them
     (``*`` is all); requests must name this machine, an address, ``host`` or one of
-    ``allow_hosts``. ``nursery.start`` answers with the address and port once connections are
+    ``allow_hosts``. ``streams`` says how streams are served. ``nursery.start`` answers with the address and port once connections are
     accepted; port 0 is any free one. Raises UnavailableError if the port cannot be had.
     """
     sockets = await _listen(host, port)
-    shared = open_port(platform, Visitors.welcome((host, *allow_hosts), allow_origins))
+    visitors = Visitors.welcome((host, *allow_hosts), allow_origins)
+    shared = open_port(platform, visitors, streams)
     address = sockets[0].socket.getsockname()
     log.info("port opened", host=address[0], port=address[1])
     task_status.started((address[0], address[1]))
@@ -59,11 +64,12 @@ async def serve(
         log.info("port closed", host=address[0], port=address[1])
 
 
-def open_port(platform: Platform, visitors: Visitors) -> Port:
+def open_port(platform: Platform, visitors: Visitors, streams: StreamSettings = STREAMS) -> Port:
     """A port with the platform's own routes; faces add theirs."""
     port = Port(platform.limits, visitors)
     Health(platform, port).add_routes()
     StoreApi(platform, port).add_routes()
+    StreamRoutes(platform, port, streams).add_routes()
     port.routes.add("GET", "/v1/ws", _Conversations(platform, port).answer)
     return port
 

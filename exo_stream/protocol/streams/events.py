@@ -62,6 +62,11 @@ def control_event(
     return f"event: control\ndata:{{{','.join(fields)}}}\n\n".encode()
 
 
+def gone_event(stream: str) -> bytes:
+    """A control event: of ``stream``, a JSON string that names it, nothing more comes."""
+    return f'event: control\ndata:{{"stream":{stream},"streamGone":true}}\n\n'.encode()
+
+
 def incomplete(data: bytes) -> int:
     """How many bytes at the end of ``data`` are the beginning of a UTF-8 character: 0 to 3."""
     for back in range(1, min(4, len(data) + 1)):

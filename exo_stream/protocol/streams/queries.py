@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
+from exo_stream.protocol.streams.names import checked_name
 from exo_stream.protocol.streams.problems import refused
 
 Live = Literal["long-poll", "sse"]
+
+STREAMS_MAX: Final = 256
+"""How many streams one connection can follow."""
 
 _OFFSET: Final = re.compile(r"-1|now|[0-9]{16}_[0-9]{16}")
 _READ: Final = frozenset({"offset", "live", "cursor"})
@@ -53,6 +57,26 @@ def read_query(query: str) -> ReadQuery:
     if live == "sse":
         return ReadQuery(offset, "sse", found.get("cursor"))
     raise refused("BAD_REQUEST", "live is long-poll or sse")
+
+
+def streams_query(query: str) -> list[tuple[str, str]]:
+    """The names and offsets in the query of a read of several streams: ``from=OFFSET:NAME`` …
+
+    Raises RefusedError with INVALID_OFFSET, INVALID_STREAM_NAME or BAD_REQUEST.
+    """
+    froms: dict[str, str] = {}
+    for parameter, value in parameters(query):
+        if parameter != "from":
+            continue
+        offset, colon, name = value.partition(":")
+        if not colon:
+            raise refused("BAD_REQUEST", "a stream is asked for as from=OFFSET:NAME")
+        check_offset(offset)
+        if froms.setdefault(checked_name(name), offset) is not offset:
+            raise refused("BAD_REQUEST", f"{name!r} is asked for twice")
+    if not 1 <= len(froms) <= STREAMS_MAX:
+        raise refused("BAD_REQUEST", f"1 to {STREAMS_MAX} streams can be asked for as from=…")
+    return list(froms.items())
 
 
 def check_offset(token: str) -> None:
