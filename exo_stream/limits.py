@@ -94,6 +94,13 @@ class Limits:
     """What may be matched at once before others get their turn, in bytes times instructions of a
     regex, its worst case: 40 ms. Above it a thread does it."""
 
+    stripes: int = 256
+    """Locks of the canonical face; keys whose hashes share one wait for each other."""
+    lock_timeout_ms: int = 5_000
+    """How long a transaction waits for all of its stripes together."""
+    write_slot_timeout_ms: int = 30_000
+    """How long a write transaction waits for its turn."""
+
     progress_seconds: int = 5
     """How often a subscriber to whom nothing matches is told how far the log has come."""
     heartbeat_seconds: int = 15

@@ -1,0 +1,1 @@
+"""The canonical face: transactions over a key-value state and an event log, both or neither."""
