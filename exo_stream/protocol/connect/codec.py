@@ -96,6 +96,8 @@ def _from_binary(data: bytes, kind: type[M]) -> M:
 
 def _from_json(data: bytes, kind: type[M]) -> M:
     try:
+        if not data.lstrip().startswith(b"{"):
+            raise json_format.ParseError("a message is an object")  # noqa: TRY301 - like the rest
         return json_format.Parse(data.decode(), kind(), ignore_unknown_fields=True)
     except (json_format.ParseError, ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0][:200]

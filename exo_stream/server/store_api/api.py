@@ -24,6 +24,7 @@ from exo_stream.server.store_api.cors import cross_origin, preflight
 from exo_stream.server.store_api.failures import call_error, deadline_exceeded
 from exo_stream.server.store_api.ingest import Ingest
 from exo_stream.server.store_api.query import Query
+from exo_stream.server.store_api.reducing import Reducing
 from exo_stream.server.store_api.stream import Stream
 from exo_stream.server.store_api.streaming import SEND_BYTES, Streaming, send_in_parts
 from exo_stream.server.store_api.transcoding import Transcoder
@@ -49,7 +50,7 @@ class StoreApi:
         self._port = port
         self._transcoder = Transcoder(port.limits.connect_parts_max)
         self._methods: dict[str, AnyMethod] = {}
-        for service in (Ingest, Query, Stream, Compact):
+        for service in (Ingest, Query, Reducing, Stream, Compact):
             self._methods.update(service(platform, port).methods())
 
     def add_routes(self) -> None:
