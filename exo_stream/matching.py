@@ -92,7 +92,7 @@ class Matching:
         return held.matcher
 
     def matcher_of(self, selector: AnySelector) -> Matcher:
-        """The matcher that somebody holds; a mere prefix need not be held."""
+        """The matcher that somebody holds; one without regexes need not be held."""
         held = self._held.get(selector)
         return matcher_of(selector) if held is None else held.matcher
 

@@ -1,8 +1,9 @@
 """Which entries a subscription wants: the kinds of selectors, as values that are equal and shared.
 
 To add a kind: write a frozen dataclass here and add it to ``AnySelector``; carry it out in
-``matchers`` as a ``Matcher``; give it a form on the wire in ``protocol.fields``, an array that
-begins with the kind's name, and in docs/protocol.cddl. Nobody else asks which kind a selector is.
+``matchers`` as a ``Matcher``, which ``interest`` finds by its ``leads``; give it a form on the wire
+in ``protocol.selector_fields``, an array that begins with the kind's name, and in
+docs/protocol.cddl. Subscriptions, feeds and the fan-out then have it.
 """
 
 from __future__ import annotations

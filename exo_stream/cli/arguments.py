@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NoReturn
 
 from exo_stream.cli.exit_codes import USAGE
+from exo_stream.cli.selecting import match_key, value_filter
 from exo_stream.cli.wording import from_argument
 from exo_stream.model import SEQUENCE_MAX
 
@@ -283,7 +284,7 @@ def _following(command: AddCommand) -> None:
         description="Print every batch from a start on (the oldest, if none is given), "
         "then every new one.",
     )
-    follow.add_argument("--prefix", type=from_argument, default=b"", help="only keys that begin so")
+    _choosing(follow)
     follow.add_argument(
         "--cursor-file",
         metavar="FILE",
@@ -309,6 +310,31 @@ def _following(command: AddCommand) -> None:
     )
     bench.add_argument("--seconds", type=seconds, default=3.0, metavar="N", help="for each row")
     bench.add_argument("--tasks", type=number_from(1, 1024), default=64, metavar="N")
+
+
+def _choosing(follow: Parser) -> None:
+    chosen = follow.add_argument_group(
+        "entries",
+        "which to print; of --match and of --value one must hold, of the others all. Regexes match "
+        "anywhere, in the dialect of Rust's regex::bytes",
+    )
+    chosen.add_argument("--prefix", type=from_argument, default=b"", help="only keys that begin so")
+    chosen.add_argument(
+        "--match",
+        type=match_key,
+        action="append",
+        metavar="BITS:PREFIX:REGEX",
+        help="keys whose first BITS (0 to 16) are the number PREFIX (10, 0xa, 0b1010), and whose "
+        "other bytes match: 0:0:^user/ or 4:0xa:(?s-u)^.{8}$",
+    )
+    chosen.add_argument(
+        "--value",
+        type=value_filter,
+        action="append",
+        metavar="KIND:WHAT",
+        help=f"values that pass: exact:VALUE, prefix:VALUE or regex:REGEX; VALUE is {_BYTES}. "
+        "No deletion passes",
+    )
 
 
 def _files(command: AddCommand) -> None:

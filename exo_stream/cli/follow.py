@@ -38,6 +38,8 @@ async def _print_feed(args: Namespace, out: Output) -> None:
         connected(args) as client,
         client.subscribe(
             prefix=args.prefix,
+            match=args.match,
+            values=args.value,
             after=args.after if is_new else after,
             from_sequence=args.from_sequence if is_new else None,
             start=args.start if is_new else None,
