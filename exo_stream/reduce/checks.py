@@ -40,6 +40,7 @@ from exo_stream.reduce.scalar import (
     Kind,
     Scalar,
     check_scalar,
+    shown,
 )
 
 REDUCERS_MAX: Final = 256
@@ -97,7 +98,7 @@ def _check_order(order: GroupOrder, request: ReduceRequest, field: str) -> None:
 
 def _check_index(index: int, count: int, field: str) -> None:
     if type(index) is not int or not 0 <= index < count:
-        raise InvalidReduceError(field, f"{index!r} is none of {count}")
+        raise InvalidReduceError(field, f"{shown(index)} is none of {count}")
 
 
 def _check_reducer(reducer: Reducer, field: str) -> None:
@@ -134,7 +135,7 @@ def _check_expression(expression: Expression, field: str) -> None:
             case Lower(operand=operand) | DateTruncDay(operand=operand):
                 nodes.append(operand)
             case _:
-                raise InvalidReduceError(field, f"{node!r} is no expression")
+                raise InvalidReduceError(field, f"{shown(node)} is no expression")
 
 
 def _check_field(field: Field, path: str) -> None:
@@ -176,7 +177,7 @@ def _check_binary_len(kind: Kind, length: int | None, path: str) -> None:
 
 def _check_check(check: Check, path: str) -> None:
     if not isinstance(check.field, KeyField | ZOrderKeyField | ValueField):
-        raise InvalidReduceError(f"{path}.field", f"{check.field!r} is no field")
+        raise InvalidReduceError(f"{path}.field", f"{shown(check.field)} is no field")
     _check_field(check.field, f"{path}.field")
     for scalar in _operands(check.constraint, f"{path}.constraint"):
         check_scalar(scalar, f"{path}.constraint")
@@ -199,7 +200,7 @@ def _operands(constraint: Constraint, path: str) -> list[Scalar]:
             _check_count(len(constraint.values), VALUES_MAX, path)
             values = constraint.values
         case _:
-            raise InvalidReduceError(path, f"{constraint!r} is no constraint")
+            raise InvalidReduceError(path, f"{shown(constraint)} is no constraint")
     is_range = isinstance(constraint, _RANGES)
     kind = COMPARED.get(type(constraint), Kind.INT64)
     return [
@@ -231,7 +232,7 @@ COMPARED: Final[dict[type, Kind]] = {
 
 def _check_number(number: int, most: int, field: str) -> None:
     if type(number) is not int or not 0 <= number <= most:
-        raise InvalidReduceError(field, f"{number!r} is no number from 0 to {most}")
+        raise InvalidReduceError(field, f"{shown(number)} is no number from 0 to {most}")
 
 
 def _check_count(count: int, most: int, field: str) -> None:

@@ -82,16 +82,21 @@ def check_scalar(scalar: Scalar, field: str) -> None:
     if kind in INTEGER_BITS:
         low, high = integer_bounds(kind)
         if type(value) is not int or not low <= value <= high:
-            raise InvalidReduceError(field, f"{value!r} is no {kind.name.lower()}")
+            raise InvalidReduceError(field, f"{shown(value)} is no {kind.name.lower()}")
         return
     if type(value) is not _TYPES[kind]:
-        raise InvalidReduceError(field, f"{value!r} is no {kind.name.lower()}")
+        raise InvalidReduceError(field, f"{shown(value)} is no {kind.name.lower()}")
     if isinstance(value, bytes) and len(value) > FIXED_SIZE_BINARY_BYTES_MAX:
         raise InvalidReduceError(
             field, f"a fixed_size_binary has at most {FIXED_SIZE_BINARY_BYTES_MAX} bytes"
         )
     if isinstance(value, str) and not _is_unicode(value):
         raise InvalidReduceError(field, "a lone surrogate is no utf8")
+
+
+def shown(value: object) -> str:
+    """A value for a message, which may quote what a stranger sent."""
+    return repr(value)[:80]
 
 
 def _is_unicode(text: str) -> bool:
