@@ -22,7 +22,6 @@ from exo_stream.policies.deletion import (
 )
 from exo_stream.policies.policy import (
     CompileRegex,
-    InvalidPolicyError,
     KeysPolicy,
     Policy,
     SequencePolicy,
@@ -36,9 +35,6 @@ from exo_stream.storage.engine import Cold, Version
 
 BATCH_KEYS_MAX: Final = 100_000
 """Deletions of one batch, and so of one sequence; a policy that deletes more takes several."""
-
-POLICIES_MAX: Final = 256
-"""Of one request: each has its own regex, and reads its whole family of keys."""
 
 PARTS_MAX: Final = 64
 """Into how many parts the groups of a policy are divided at most, each with a scan of its own,
@@ -66,8 +62,6 @@ async def prune(
     prune that is cancelled or fails those stand that were written. Raises InvalidPolicyError, or
     LimitExceededError if one group of a policy is too large to be judged.
     """
-    if len(policies) > POLICIES_MAX:
-        raise InvalidPolicyError("policies", f"there are at most {POLICIES_MAX} in one request")
     counts: list[PruneCounts] = []
     sequences: list[int] = []
     for policy in checked_policies(policies, compile_regex):

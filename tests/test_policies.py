@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -33,7 +32,7 @@ from exo_stream.policies.policy import (
 )
 from exo_stream.policies.pruning import Doomed, Pruning
 from exo_stream.policies.result import PruneCounts, PruneResult
-from exo_stream.policies.retention import LogRetention, cutoff, retained_floor
+from exo_stream.policies.retention import LogRetention, cutoff
 
 Row = tuple[bytes, bytes, int]
 
@@ -395,63 +394,6 @@ def test_a_rule_cuts_the_log_by_sequence_and_never_above_the_frontier(
     retain: Retain, frontier: int, floor: int
 ) -> None:
     assert cutoff(retain, frontier) == floor
-
-
-@dataclass
-class Log:
-    """A log as a list of ``(committed_at, bytes)``, of which batches below ``floor`` are gone."""
-
-    batches: list[tuple[int, int]]
-    floor: int = 1
-
-    @property
-    def frontier(self) -> int:
-        return len(self.batches)
-
-    def sequence_at(self, committed_at: int) -> int:
-        retained = range(self.floor, self.frontier + 1)
-        return next(
-            (n for n in retained if self.batches[n - 1][0] >= committed_at),
-            len(retained) + self.floor,
-        )
-
-    def oldest_within(self, bytes_max: int) -> int:
-        for oldest in range(self.floor, self.frontier + 2):
-            if sum(size for _, size in self.batches[oldest - 1 :]) <= bytes_max:
-                return oldest
-        raise AssertionError(bytes_max)
-
-
-SECOND = 1_000_000
-TEN = [(n * SECOND, 100) for n in range(1, 11)]
-
-
-@pytest.mark.parametrize(
-    ("retention", "floor"),
-    [
-        pytest.param(LogRetention(), 1, id="no rule"),
-        pytest.param(LogRetention(KeepLatest(4)), 7, id="four batches"),
-        pytest.param(LogRetention(seconds_max=3), 7, id="three seconds"),
-        pytest.param(LogRetention(bytes_max=250), 9, id="250 bytes"),
-        pytest.param(LogRetention(KeepLatest(4), 3, 250), 9, id="all three"),
-        pytest.param(LogRetention(KeepLatest(1), 3, 250), 10, id="all three, batches the least"),
-        pytest.param(LogRetention(seconds_max=1, bytes_max=99), 11, id="nothing fits"),
-        pytest.param(LogRetention(GreaterThan(99)), 11, id="a threshold not reached yet"),
-    ],
-)
-def test_the_log_keeps_what_every_rule_keeps(retention: LogRetention, floor: int) -> None:
-    retention.check()
-    assert retained_floor(retention, Log(TEN), now=10 * SECOND) == floor
-
-
-def test_a_relaxed_rule_brings_nothing_back() -> None:
-    assert retained_floor(LogRetention(KeepLatest(9)), Log(TEN, floor=8), now=0) == 8
-    assert retained_floor(LogRetention(), Log(TEN, floor=11), now=0) == 11
-
-
-def test_retention_follows_the_frontier() -> None:
-    rule = LogRetention(KeepLatest(2))
-    assert [retained_floor(rule, Log(TEN[:n]), now=0) for n in range(5)] == [1, 1, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -249,8 +249,28 @@ def _writing(command: AddCommand) -> None:
         "otherwise it is the time publishing began, and the line's number",
     )
     _patient(publish)
-    prune = command("prune", "Let go of every batch below a sequence number; the table stays")
-    prune.add_argument("cutoff", type=number_from(0), metavar="CUTOFF")
+    _pruning(command)
+
+
+def _pruning(command: AddCommand) -> None:
+    prune = command(
+        "prune",
+        "Let go of old batches, or of keys and batches by policies",
+        description="Let go of every batch below a sequence number, the table stays; or delete "
+        "the keys and batches that policies do not keep.",
+    )
+    what = prune.add_mutually_exclusive_group(required=True)
+    what.add_argument("cutoff", nargs="?", type=number_from(0), metavar="CUTOFF")
+    what.add_argument("--policy", metavar="FILE", help="a JSON document of policies")
+    prune.add_argument("--dry-run", action="store_true", help="only count what would go")
+    retention = command(
+        "retention",
+        "Print or change what the log keeps",
+        description="Print what the log keeps; set: store the rules of a JSON document in the "
+        "served file; clear: keep everything from now on.",
+    )
+    retention.add_argument("verb", nargs="?", choices=["set", "clear"])
+    retention.add_argument("file", nargs="?", metavar="FILE")
 
 
 def _patient(parser: Parser) -> None:

@@ -1,4 +1,4 @@
-"""The commands that change something: put, delete, prune."""
+"""The commands that change something: put, delete."""
 
 from __future__ import annotations
 
@@ -24,12 +24,4 @@ async def delete(args: Namespace, out: Output) -> int:
     async with connected(args) as client:
         sequence = await client.write(deletes=args.keys, require=require)
     out.answer({"sequence": sequence}, str(sequence))
-    return OK
-
-
-async def prune(args: Namespace, out: Output) -> int:
-    """Evict the batches below the cutoff; print how many there were."""
-    async with connected(args) as client:
-        evicted = await client.prune_batch_log(args.cutoff)
-    out.answer({"evicted": evicted}, str(evicted))
     return OK

@@ -15,6 +15,9 @@ from exo_stream.errors import InvalidRequestError
 from exo_stream.keys import InvalidPrefixError, KeyCodec, MatchKey
 from exo_stream.model import SEQUENCE_MAX
 
+POLICIES_MAX: Final = 256
+"""Of one request: each has its own regex, and reads its whole family of keys."""
+
 
 class InvalidPolicyError(InvalidRequestError):
     """A policy breaks a rule; ``field`` is the path of what breaks it.
@@ -146,8 +149,12 @@ def checked_policies(
 
     Raises InvalidPolicyError for the first rule that is broken.
     """
+    if not isinstance(policies, Sequence):
+        raise InvalidPolicyError("policies", "a list of policies is needed")
     if not policies:
         raise InvalidPolicyError("policies", "at least one policy is needed")
+    if len(policies) > POLICIES_MAX:
+        raise InvalidPolicyError("policies", f"there are at most {POLICIES_MAX} in one request")
     checked: list[CheckedPolicy] = []
     scopes: set[KeyCodec | None] = set()
     for index, policy in enumerate(policies):

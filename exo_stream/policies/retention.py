@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, assert_never
+from typing import Final, Literal, assert_never
 
 from exo_stream.policies.policy import (
     DropAll,
@@ -70,24 +70,6 @@ class RetentionState:
     oldest_retained: int | None
 
 
-class RetainedLog(Protocol):
-    """What a rule asks of a log, all at one moment."""
-
-    @property
-    def floor(self) -> int:
-        """The oldest sequence that may be there; at most ``frontier + 1``."""
-
-    @property
-    def frontier(self) -> int:
-        """The newest sequence there has been, 0 before the first."""
-
-    def sequence_at(self, committed_at: int) -> int:
-        """The first retained sequence of this time (microseconds) or later, else frontier + 1."""
-
-    def oldest_within(self, bytes_max: int) -> int:
-        """The oldest sequence from which all payloads have at most ``bytes_max`` together."""
-
-
 def cutoff(retain: Retain, frontier: int) -> int:
     """The sequence below which every batch goes; at most ``frontier + 1``.
 
@@ -105,19 +87,3 @@ def cutoff(retain: Retain, frontier: int) -> int:
         case unreachable:
             assert_never(unreachable)
     return max(0, min(below, frontier + 1))
-
-
-def retained_floor(retention: LogRetention, log: RetainedLog, now: int) -> int:
-    """Where the log must begin at ``now`` (microseconds): never lower than it does.
-
-    Batches evicted once do not come back when a rule is relaxed.
-    """
-    floor = log.floor
-    if retention.retain is not None:
-        floor = max(floor, cutoff(retention.retain, log.frontier))
-    if retention.seconds_max is not None:
-        floor = max(floor, log.sequence_at(now - retention.seconds_max * 1_000_000))
-    if retention.bytes_max is not None:
-        floor = max(floor, log.oldest_within(retention.bytes_max))
-    assert floor <= log.frontier + 1, (floor, log.frontier)
-    return floor

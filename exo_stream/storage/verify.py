@@ -20,6 +20,7 @@ from exo_stream.storage.fold_check import FoldCheck
 from exo_stream.storage.instance import OFFLINE_MEMORY_BYTES, attach
 from exo_stream.storage.lock_file import LockFile
 from exo_stream.storage.log_check import check_log
+from exo_stream.storage.rule_check import RuleCheck
 
 
 def verify(path: str | os.PathLike[str], *, memory_bytes: int = OFFLINE_MEMORY_BYTES) -> Report:
@@ -37,7 +38,8 @@ def verify(path: str | os.PathLike[str], *, memory_bytes: int = OFFLINE_MEMORY_B
         with TemporaryDirectory(prefix="exo-stream-verify-") as spill:
             con = attach(real, memory_bytes=memory_bytes, mode="READ_ONLY", spill=spill)
             with closing(con):
-                return replace(_read(real, con), notes=_notes(tail))
+                report = _read(real, con)
+                return replace(report, notes=(*_notes(tail), *report.notes))
     except CorruptionError as error:
         return _unreadable(real, str(error))
     except duckdb.Error as error:
@@ -68,8 +70,10 @@ def _read(path: Path, con: duckdb.DuckDBPyConnection) -> Report:
     ((oldest, newest),) = rows.fetch("SELECT min(sequence), max(sequence) FROM log")
     _check_ends(findings, oldest, newest, floor, folded_through)
     with closing(FoldCheck(con)) as fold:
+        rule = RuleCheck(rows)
 
         def take_folded(sequence: int, entries: tuple[Entry, ...]) -> None:
+            rule.take_batch(sequence, entries)
             if sequence <= folded_through:
                 fold.take_batch(sequence, entries)
 
@@ -89,6 +93,7 @@ def _read(path: Path, con: duckdb.DuckDBPyConnection) -> Report:
         dead_rows=manifest.count_rows(rows) - live_rows,
         findings=tuple(findings.listed),
         more=findings.more,
+        notes=rule.notes(),
     )
 
 
