@@ -112,7 +112,7 @@ def delay_of(error: CallError) -> float | None:
         (RefusedError(408, "c", "late"), "store.ingest", Code.DEADLINE_EXCEEDED, None, None),
         (RefusedError(400, "c", "bad"), "store.ingest", Code.INVALID_ARGUMENT, None, None),
     ],
-    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+    ids=repr,
 )
 def test_what_an_error_of_ours_becomes(
     error: errors.ExoStreamError | RefusedError,

@@ -70,7 +70,7 @@ def test_every_part_of_a_policy_is_read() -> None:
             "policies[0].keys.order_by.encoding",
         ),
     ],
-    ids=lambda value: value if isinstance(value, str) else "policy",
+    ids=repr,
 )
 def test_a_part_that_is_missing_or_unknown_is_named(policy: pb.Policy, field: str) -> None:
     with pytest.raises(InvalidPolicyError) as caught:

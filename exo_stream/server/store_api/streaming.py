@@ -79,6 +79,8 @@ class Streaming:
             with trio.CancelScope() as self._scope:
                 if self._deadline is not None:
                     self._scope.deadline = self._deadline
+                    # What needs no waiting would not notice that its time is over.
+                    await trio.lowlevel.checkpoint()
                 if self._leaving:
                     self._scope.cancel()
                 pulled = await self._pieces.next(share)
