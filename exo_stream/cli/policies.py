@@ -54,11 +54,11 @@ async def _prune(args: Namespace, policies: Sequence[Policy], out: Output) -> in
     ]
     print_table(out, columns, rows)
     if out.is_terminal:
-        out.line(_summary(result, args.dry_run))
+        out.line(_summary(result, is_dry=args.dry_run))
     return OK
 
 
-def _summary(result: PruneResult, is_dry: bool) -> str:
+def _summary(result: PruneResult, *, is_dry: bool) -> str:
     if is_dry:
         return "nothing was done: this was a dry run"
     if not result.sequences:
