@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, assert_never
 
-from exo_stream.keys import KeyCodec, MatchKey, payload_to_match
+from exo_stream.keys import MatchKey, payload_to_match
 from exo_stream.model import Entry, Keyspace, row_key
 from exo_stream.payload import EncodedBatch
 from exo_stream.regex.pattern import Pattern, compile_regex
@@ -103,6 +103,7 @@ class StoreMatcher:
     def __init__(self, selector: StoreSelector) -> None:
         check_selector(selector)
         self._prefix = selector.prefix
+        self._prefix_bytes = len(selector.prefix)
         self._keys = [(key.codec, compile_regex(key.payload_regex)) for key in selector.match_keys]
         filters = selector.value_filters
         self._asks_value = bool(filters)
@@ -135,7 +136,7 @@ class StoreMatcher:
         return (
             keyspace == Keyspace.STORE
             and key.startswith(self._prefix)
-            and self._takes_key(key)
+            and self._takes_key(key[self._prefix_bytes :])
             and (not self._asks_value or (value is not None and self._takes_value(value)))
         )
 
@@ -210,17 +211,11 @@ def _steps(patterns: Iterable[Pattern]) -> int:
 
 
 def _leads(selector: StoreSelector) -> list[bytes]:
-    """How the keys begin that can match: the whole bytes of the prefixes that are asked for."""
+    """How the keys begin that can match: as is asked for, in whole bytes."""
     if not selector.match_keys:
         return [selector.prefix]
-    found: dict[bytes, None] = {}
-    for match_key in selector.match_keys:
-        for lead in _leads_of(match_key):
-            if lead.startswith(selector.prefix):
-                found[lead] = None
-            elif selector.prefix.startswith(lead):
-                found[selector.prefix] = None
-    return list(found)
+    leads = [lead for match_key in selector.match_keys for lead in _leads_of(match_key)]
+    return list(dict.fromkeys([selector.prefix + lead for lead in leads]))
 
 
 def _leads_of(match_key: MatchKey) -> list[bytes]:
@@ -239,22 +234,14 @@ def _leads_of(match_key: MatchKey) -> list[bytes]:
 
 
 def _row_ranges(selector: StoreSelector) -> tuple[RowRange, ...]:
-    store = Keyspace.STORE
-    outer = (row_key(store, selector.prefix), row_key(store, selector.prefix + KEY_END))
+    outer = row_key(Keyspace.STORE, selector.prefix)
     if not selector.match_keys:
-        return (outer,)
+        return ((outer, outer + KEY_END),)
     found: list[RowRange] = []
-    for low, high in sorted([_bounds_of(key.codec) for key in selector.match_keys]):
-        start, end = max(low, outer[0]), min(high, outer[1])
-        if start >= end:
-            continue
+    for low, high in sorted([key.codec.prefix_bounds() for key in selector.match_keys]):
+        start, end = outer + low, outer + high + b"\x00"
         if found and start <= found[-1][1]:
             found[-1] = (found[-1][0], max(end, found[-1][1]))
         else:
             found.append((start, end))
     return tuple(found)
-
-
-def _bounds_of(codec: KeyCodec) -> RowRange:
-    low, high = codec.prefix_bounds()
-    return row_key(Keyspace.STORE, low), row_key(Keyspace.STORE, high) + b"\x00"

@@ -19,9 +19,11 @@ from exo_stream.errors import (
     UnsupportedError,
 )
 from exo_stream.ground import Ground
-from exo_stream.keys import MatchKey
+from exo_stream.keys import KeyCodec, MatchKey
 from exo_stream.local_feed import LocalFeed
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, Keyspace, VersionedValue, row_key
+from exo_stream.namespaced import NamespacedStore
+from exo_stream.namespaces import Namespace
 from exo_stream.payload import EncodedBatch
 from exo_stream.policies.policy import Policy
 from exo_stream.policies.result import PruneResult
@@ -168,8 +170,7 @@ class Platform:
         while isinstance(write, LargeWrite):
             await trio.lowlevel.checkpoint()
             write = write.step()
-        [result] = await self.write_many([write])
-        return result.unwrap()
+        return await self._ground.decide(self._decision(write), size=write.size)
 
     async def write_many(self, writes: Sequence[StoreWrite]) -> list[outcome.Outcome[int]]:
         """Hand over several checked writes at once; return what became of each of them."""
@@ -284,6 +285,10 @@ class Platform:
         """
         low, high = bounds(start, end)
         return Scan(self._reads, self.sources.snapshots, low, high, forward=forward)
+
+    def namespace(self, part: bytes | KeyCodec) -> NamespacedStore:
+        """The keys that begin with ``part``, or that it packs, seen without it."""
+        return NamespacedStore(self, Namespace().within(part))
 
     async def reduce(
         self,
@@ -400,8 +405,8 @@ class Platform:
     ) -> LocalFeed:
         """Every batch with keys under ``prefix``, from one start on; the oldest if none is given.
 
-        With ``match`` only entries that match one of these keys, with ``values`` only those whose
-        value passes one of these filters, which no deletion does.
+        With ``match`` only entries of which the rest of the key matches one of these, with
+        ``values`` only those whose value passes one of these filters, which no deletion does.
         ``after`` a cursor (exclusive), ``from_sequence`` (inclusive), ``start`` ``"oldest"`` or
         ``"now"``, the ``last`` so many sequence numbers, ``since_time``, or with ``snapshot``
         the matching rows of the table first. Use it as ``async with platform.subscribe() as

@@ -96,8 +96,8 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class StoreSelector:
-    """Entries of the store whose key begins with ``prefix`` and matches one of ``match_keys``,
-    and whose value passes one of ``value_filters``; an empty tuple asks nothing.
+    """Entries of the store whose key begins with ``prefix``, the rest of which matches one of
+    ``match_keys``, and whose value passes one of ``value_filters``; an empty tuple asks nothing.
 
     An entry is taken once, however many match it; order and duplicates stay. A deletion has no
     value, so it passes no value filter: it is taken only where there is none. ``selector_for``

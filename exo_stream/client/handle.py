@@ -30,9 +30,11 @@ from exo_stream.errors import (
     SnapshotExpiredError,
     UnsupportedError,
 )
-from exo_stream.keys import MatchKey
+from exo_stream.keys import KeyCodec, MatchKey
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, VersionedValue
+from exo_stream.namespaced import NamespacedStore
+from exo_stream.namespaces import Namespace
 from exo_stream.nursery import nursery_unseen
 from exo_stream.platform import Information, Sizes
 from exo_stream.policies.document import decode_retention, encode_policies, encode_retention
@@ -190,6 +192,10 @@ class Client:
         check_keys([start, end])
         return RemoteScan(self._link, start, end, forward=forward)
 
+    def namespace(self, part: bytes | KeyCodec) -> NamespacedStore:
+        """The keys that begin with ``part``, or that it packs, seen without it."""
+        return NamespacedStore(self, Namespace().within(part))
+
     async def get_batch(self, sequence: int) -> Batch | None:
         """The batch with this number, deletions as the value None; None if it is not there yet.
 
@@ -276,8 +282,8 @@ class Client:
     ) -> RemoteFeed:
         """Every batch with keys under ``prefix``, from one start on; the oldest if none is given.
 
-        With ``match`` only entries that match one of these keys, with ``values`` only those whose
-        value passes one of these filters, which no deletion does.
+        With ``match`` only entries of which the rest of the key matches one of these, with
+        ``values`` only those whose value passes one of these filters, which no deletion does.
         The starts are those of ``Platform.subscribe``. Use it as ``async with
         client.subscribe() as feed: async for batch in feed: …``.
         """
