@@ -10,6 +10,9 @@ from exo_stream.policies.result import PruneCounts
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
+from exo_stream.protocol import reductions as r
+from exo_stream.reduce.request import ReduceGroup
+from exo_stream.reduce.scalar import Kind, Scalar
 from exo_stream.selectors import (
     ExactValue,
     Selector,
@@ -23,6 +26,20 @@ LOG_ID: Final = "0123456789abcdef" * 2
 CURSOR: Final = Cursor(LOG_ID, 7)
 ENTRIES: Final = (Entry(0, b"a", b"1"), Entry(0, b"", b""), Entry(0, b"\xff\x00", None))
 BATCH: Final = m.DeliveredBatch(7, 1_700_000_000_000_000, ENTRIES)
+
+SCALARS: Final[dict[Kind, int | float | str | bytes]] = {
+    Kind.INT64: -1,
+    Kind.UINT64: SEQUENCE_MAX,
+    Kind.FLOAT64: 1.5,
+    Kind.BOOLEAN: True,
+    Kind.UTF8: "ä",
+    Kind.DATE32: -(1 << 31),
+    Kind.DATE64: 1,
+    Kind.TIMESTAMP: 2,
+    Kind.DECIMAL128: -(1 << 127),
+    Kind.FIXED_SIZE_BINARY: b"\xff",
+    Kind.DECIMAL256: (1 << 255) - 1,
+}
 
 FROM_CLIENT: Final[tuple[m.Message, ...]] = (
     m.Hello((1, 2), "tests"),
@@ -41,6 +58,8 @@ FROM_CLIENT: Final[tuple[m.Message, ...]] = (
     m.Scan(4, b"a", b"z", limit=0, forward=False, min_sequence=5, wait=False),
     m.ScanNext(5, 4),
     m.ScanClose(4),
+    r.Reduce(20, b'{"reducers":[{"op":"count_all"}]}'),
+    r.Reduce(21, b"{}", b"a", b"z", 5, wait=False),
     m.GetBatch(6, 1),
     m.Info(7),
     m.Prune(8, 100),
@@ -82,6 +101,14 @@ FROM_SERVER: Final[tuple[m.Message, ...]] = (
     m.Values(3, 9, (b"v", None)),
     m.Rows(4, 9, ((b"a", b"1"),), more=True),
     m.Rows(4, 9, (), more=False),
+    r.Reduced(20, 9, 0, (None,), ()),
+    r.Reduced(
+        21,
+        9,
+        SEQUENCE_MAX,
+        tuple(Scalar(kind, value) for kind, value in SCALARS.items()),
+        (ReduceGroup((None, Scalar(Kind.UTF8, "a")), (Scalar(Kind.UINT64, 1),)),),
+    ),
     m.Found(6, BATCH),
     m.Found(6, None),
     m.Information(7, LOG_ID, 9, None, {"path": "feed.duckdb", "file_bytes": 1}),

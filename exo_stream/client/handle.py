@@ -44,6 +44,11 @@ from exo_stream.policies.retention import LogRetention, RetentionState, checked_
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
+from exo_stream.protocol import reductions as r
+from exo_stream.read_stats import ReadStats
+from exo_stream.reduce.checks import check_request
+from exo_stream.reduce.document import encode_request
+from exo_stream.reduce.request import ReduceRequest, ReduceResult
 from exo_stream.regex.pattern import compile_regex
 from exo_stream.selectors import ValueFilter, check_selector, selector_for
 from exo_stream.starts import chosen_start
@@ -195,6 +200,28 @@ class Client:
     def namespace(self, part: bytes | KeyCodec) -> NamespacedStore:
         """The keys that begin with ``part``, or that it packs, seen without it."""
         return NamespacedStore(self, Namespace().within(part))
+
+    async def reduce(
+        self,
+        request: ReduceRequest,
+        start: bytes = b"",
+        end: bytes = b"",
+        *,
+        min_sequence: int = 0,
+        wait: bool = True,
+    ) -> ReduceResult:
+        """What ``request`` makes of a range, all at one sequence, as ``Platform.reduce`` does."""
+        check_request(request)
+        check_keys([start, end])
+        checked_count(min_sequence)
+        document = encode_request(request)
+        call = Call(
+            lambda id_, _: r.Reduce(id_, document, start, end, min_sequence, bool(wait)),
+            size=len(document) + len(start) + len(end),
+        )
+        reply = await self._ask(call, r.Reduced)
+        stats = ReadStats(reply.read_bytes)
+        return ReduceResult(reply.results, reply.groups, reply.sequence, stats)
 
     async def get_batch(self, sequence: int) -> Batch | None:
         """The batch with this number, deletions as the value None; None if it is not there yet.

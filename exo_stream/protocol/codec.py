@@ -19,6 +19,8 @@ from exo_stream.errors import RemoteProtocolError
 from exo_stream.protocol import fields as sorts
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
+from exo_stream.protocol import reductions as r
+from exo_stream.protocol import scalars
 from exo_stream.protocol.fields import Sort
 from exo_stream.protocol.heads import holds_more_than
 from exo_stream.protocol.messages import DeliveredBatch, Message
@@ -77,6 +79,7 @@ SHAPES: Final = (
     _shape("scan", m.Scan, _U, _B, _B, sorts.OPTIONAL_UINT, sorts.FLAG, *_READ),
     _shape("scan_next", m.ScanNext, _U, _U),
     _shape("scan_close", m.ScanClose, _U),
+    _shape("reduce", r.Reduce, _U, _B, _B, _B, *_READ),
     _shape("get_batch", m.GetBatch, _U, _U),
     _shape("info", m.Info, _U),
     _shape("prune", m.Prune, _U, _U, is_strict=True),
@@ -96,6 +99,7 @@ SHAPES: Final = (
     _shape("value", m.Value, _U, _U, _U, sorts.OPTIONAL_BYTES),
     _shape("values", m.Values, _U, _U, sorts.VALUES),
     _shape("rows", m.Rows, _U, _U, sorts.PAIRS, sorts.FLAG),
+    _shape("reduced", r.Reduced, _U, _U, _U, scalars.SCALARS, scalars.GROUPS),
     _shape("found", m.Found, _U, sorts.OPTIONAL_BATCH),
     _shape("information", m.Information, _U, sorts.LOG_ID, _U, sorts.OPTIONAL_UINT, sorts.MAP),
     _shape("pruned", m.Pruned, _U, _U),

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from exo_stream.model import Cursor, Entry
 from exo_stream.producers import Producer
 from exo_stream.protocol.policies import PolicyReply, PolicyRequest
+from exo_stream.protocol.reductions import Reduce, Reduced
 from exo_stream.selectors import AnySelector, Selector
 from exo_stream.starts import Oldest, Start
 from exo_stream.writes import Requirement
@@ -404,9 +405,19 @@ class GoAway:
 
 
 Request = (
-    Write | Get | GetMany | Scan | ScanNext | GetBatch | Info | Prune | Subscribe | PolicyRequest
+    Write
+    | Get
+    | GetMany
+    | Scan
+    | ScanNext
+    | Reduce
+    | GetBatch
+    | Info
+    | Prune
+    | Subscribe
+    | PolicyRequest
 )
-Reply = Written | Value | Values | Rows | Found | Information | Pruned | PolicyReply
+Reply = Written | Value | Values | Rows | Reduced | Found | Information | Pruned | PolicyReply
 Delivery = (
     Subscribed
     | SnapshotBegin

@@ -64,6 +64,7 @@ from exo_stream.protocol.policies import (
     Retention,
     SetRetention,
 )
+from exo_stream.protocol.reductions import Reduce, Reduced
 
 
 class Role(Enum):
@@ -88,6 +89,7 @@ REPLIES: Final[dict[type[Request], tuple[type[Message], ...]]] = {
     GetMany: (Values,),
     Scan: (Rows,),
     ScanNext: (Rows,),
+    Reduce: (Reduced,),
     GetBatch: (Found, Part),
     Info: (Information,),
     Prune: (Pruned,),

@@ -47,16 +47,20 @@ from exo_stream.protocol.policies import (
     PrunePolicies,
     SetRetention,
 )
+from exo_stream.protocol.reductions import Reduce
 from exo_stream.scan import Scan as StoreScan
 from exo_stream.scan import bounds
 from exo_stream.server.budget import Share
 from exo_stream.server.policies import answered
+from exo_stream.server.reductions import reduced
 from exo_stream.server.transport import RECEIVE_BYTES
 
 if TYPE_CHECKING:
     from exo_stream.server.conversation import Conversation
 
-Asked = Get | GetMany | Scan | ScanNext | ScanClose | GetBatch | Info | Prune | PolicyRequest
+Asked = (
+    Get | GetMany | Scan | ScanNext | ScanClose | Reduce | GetBatch | Info | Prune | PolicyRequest
+)
 Done = Callable[[], None]
 
 _ROW_BYTES = 16
@@ -228,6 +232,8 @@ class Answers:
                 await self._next_rows(request.id, request.scan)
             case ScanClose():
                 self._close_scan(request.scan)
+            case Reduce():
+                await self._reduce(request)
             case GetBatch():
                 async with self._turn:
                     await self._get_batch(request)
@@ -242,6 +248,13 @@ class Answers:
                 raise AssertionError(request)
             case _:
                 assert_never(request)
+
+    async def _reduce(self, request: Reduce) -> None:
+        await self._wait_visible(request.min_sequence, wait=request.wait)
+        async with self._turn:
+            with self._conversation.budget.open_share() as share:
+                await share.wait_take(self._limits.reduce_bytes_max)
+                await self._conversation.send(await reduced(self._platform, request))
 
     async def _open_scan(self, request: Scan) -> None:
         await self._wait_visible(request.min_sequence, wait=request.wait)
