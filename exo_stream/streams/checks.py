@@ -144,8 +144,10 @@ def check_producer(producer: StreamProducer, limits: Limits) -> None:
 
 
 def check_text(what: str, text: str) -> None:
-    """Raise InvalidRequestError unless it is text that has an encoding."""
+    """Raise InvalidRequestError unless it is text with an encoding, no longer than a name."""
     try:
-        text.encode()
+        size = len(text.encode())
     except (AttributeError, UnicodeEncodeError):
         raise InvalidRequestError(f"{what} is Unicode text") from None
+    if size > NAME_BYTES_MAX:
+        raise InvalidRequestError(f"{what} has at most {NAME_BYTES_MAX} bytes")

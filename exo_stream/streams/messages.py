@@ -68,6 +68,10 @@ class Stored:
         """The messages with a comma between each two."""
         return self._data
 
+    def packed_lengths(self) -> bytes:
+        """The lengths of the messages, four bytes each, the highest first."""
+        return Struct(f">{len(self._lengths)}I").pack(*self._lengths)
+
     def messages(self) -> Iterator[tuple[int, bytes]]:
         """Each message after the offset at which it ends."""
         at, end = 0, self.start
@@ -127,6 +131,12 @@ class Stored:
             if following and following[0] & 0xC0 != 0x80:
                 return self.until(part.end - back, divisible=True) or part
         return part
+
+
+def unpacked(end: int, committed_at: int, through: int, lengths: bytes, joined: bytes) -> Stored:
+    """The messages that another process has taken apart so."""
+    numbers = Struct(f">{len(lengths) // 4}I").unpack(lengths)
+    return Stored(end, joined, numbers, through, committed_at)
 
 
 def decode(end: int, value: bytes) -> Stored:

@@ -97,13 +97,19 @@ class Upkeep:
 
     async def _look_at_all(self, rows: list[Row]) -> int:
         counted: list[bool] = []
+        failed: list[ExoStreamError] = []
 
         async def look_at(row: Row) -> None:
-            counted.append(await self._look_at(row))
+            try:
+                counted.append(await self._look_at(row))
+            except ExoStreamError as error:
+                failed.append(error)
 
         async with trio.open_nursery() as nursery:
             for row in rows:
                 nursery.start_soon(look_at, row)
+        if failed:
+            raise failed[0]
         return sum(counted)
 
     async def _look_at(self, row: Row) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Protocol, Self
 
 import trio
 
@@ -13,6 +13,9 @@ from exo_stream.interest import Interest, Parked
 from exo_stream.selectors import StreamSelector
 from exo_stream.streams.offset import Offset
 from exo_stream.streams.values import ReadResult
+
+PATIENCE_SECONDS_MAX: Final = 3600
+"""A follower reads at least so often, whatever it is told."""
 
 
 class Watch:
@@ -41,6 +44,17 @@ class Watch:
         self._interest.unpark(self._selector, self._parked)
         self._parked = None
 
+    async def begin(self) -> None:
+        """Enter it, for a feed."""
+        await trio.lowlevel.checkpoint()
+        self.__enter__()
+
+    async def end(self) -> None:
+        """Leave it, entered or not, for a feed."""
+        if self._parked is not None:
+            self.__exit__(None, None, None)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
     async def wait(self) -> None:
         """Return when something happened since the last ``wait``, or since it was entered.
 
@@ -54,6 +68,16 @@ class Watch:
         self._parked = self._interest.park(self._selector)
 
 
+class Hint(Protocol):
+    """What tells a feed that there may be something to read: a watch, here or from afar."""
+
+    async def begin(self) -> None: ...
+
+    async def wait(self) -> None: ...
+
+    async def end(self) -> None: ...
+
+
 Read = Callable[[Offset], Awaitable[ReadResult]]
 
 
@@ -61,18 +85,18 @@ class StreamFeed:
     """What follows an offset, read by read, then every append as it comes, until the close.
 
     Iterate it inside its block; ``offset`` is where to go on later. It raises StreamNotFoundError
-    or StreamGoneError when the stream ends otherwise.
+    or StreamGoneError when the stream ends otherwise. A stream does not expire while it is
+    followed, unless at a time that was set.
     """
 
-    def __init__(self, watch: Watch, read: Read, offset: Offset) -> None:
+    def __init__(self, watch: Hint, read: Read, offset: Offset) -> None:
         self._watch = watch
         self._read = read
         self._ended = False
         self.offset = offset
 
     async def __aenter__(self) -> Self:
-        await trio.lowlevel.checkpoint()
-        self._watch.__enter__()
+        await self._watch.begin()
         return self
 
     async def __aexit__(
@@ -81,8 +105,7 @@ class StreamFeed:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._watch.__exit__(kind, error, traceback)
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        await self._watch.end()
 
     def __aiter__(self) -> Self:
         return self
@@ -95,6 +118,13 @@ class StreamFeed:
             if result.stored:
                 return result
             if not self._ended:
-                await self._watch.wait()
+                with trio.move_on_after(_patience_seconds(result)):
+                    await self._watch.wait()
         await trio.lowlevel.checkpoint()
         raise StopAsyncIteration
+
+
+def _patience_seconds(result: ReadResult) -> float:
+    """After how long in which nothing happened a follower reads again, which is an access."""
+    ttl_seconds = result.config.ttl_seconds
+    return PATIENCE_SECONDS_MAX if ttl_seconds is None else max(0.05, ttl_seconds / 3)
