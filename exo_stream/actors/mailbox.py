@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import outcome
 import trio
@@ -38,21 +38,34 @@ class Bell:
 
 
 class _Tally:
-    """How many answers one caller still waits for."""
+    """How many answers one task still waits for.
 
-    __slots__ = ("_done", "_missing")
+    Not an event: that may have any number of listeners, and costs a put a twentieth.
+    """
+
+    __slots__ = ("_missing", "_task")
 
     def __init__(self, missing: int) -> None:
         self._missing = missing
-        self._done = trio.Event()
+        self._task: trio.lowlevel.Task | None = None
 
     def count(self) -> None:
         self._missing -= 1
-        if not self._missing:
-            self._done.set()
+        if not self._missing and self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
 
     async def wait(self) -> None:
-        await self._done.wait()
+        assert self._task is None, "one task waits"
+        if not self._missing:
+            await trio.lowlevel.checkpoint()
+            return
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._give_up)
+
+    def _give_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Reply(Generic[T]):
@@ -62,48 +75,56 @@ class Reply(Generic[T]):
     still owes, and some of those may have been given already.
     """
 
-    __slots__ = ("_outcome", "_tally", "abandoned")
+    __slots__ = ("_error", "_tally", "_value", "abandoned", "settled")
 
     def __init__(self) -> None:
-        self._outcome: outcome.Outcome[T] | None = None
+        self._value: T | None = None
+        self._error: ExoStreamError | None = None
         self._tally: _Tally | None = None
-        self.abandoned = False
-
-    @property
-    def settled(self) -> bool:
+        self.settled = False
         """Whether it has been given."""
-        return self._outcome is not None
+        self.abandoned = False
 
     @property
     def result(self) -> outcome.Outcome[T]:
         """The value or the error it was settled with."""
-        assert self._outcome is not None, "not answered yet"
-        return self._outcome
+        assert self.settled, "not answered yet"
+        if self._error is not None:
+            return outcome.Error(self._error)
+        return outcome.Value(cast("T", self._value))
 
     async def wait(self) -> T:
-        """The answer to a request that was posted, or the error it was answered with."""
+        """The answer to a request that was posted, or the error it was answered with.
+
+        One task may wait.
+        """
         assert self._tally is not None, "nobody asked"
         await self._tally.wait()
-        return self.result.unwrap()
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._value)
 
     def set(self, value: T) -> None:
         """Answer."""
-        self._settle(outcome.Value(value))
+        if not self.settled:
+            self._value = value
+            self._settle()
 
     def fail(self, error: ExoStreamError) -> None:
         """Answer with an error; each reply gets an object of its own, raising one changes it."""
-        self._settle(outcome.Error(error))
+        if not self.settled:
+            self._error = error
+            self._settle()
 
     def counted_by(self, tally: _Tally) -> None:
         """Have ``tally`` count this answer when it comes."""
         assert self._tally is None, "a request is asked once"
         self._tally = tally
 
-    def _settle(self, result: outcome.Outcome[T]) -> None:
-        if self._outcome is None:
-            self._outcome = result
-            if self._tally is not None:
-                self._tally.count()
+    def _settle(self) -> None:
+        self.settled = True
+        if self._tally is not None:
+            self._tally.count()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -151,8 +172,16 @@ class Mailbox(Generic[R]):
         Cancelled before an actor took it, the request never happens; cancelled later, it takes
         its course and its answer is lost.
         """
-        [result] = await self.ask_all([request])
-        return result.unwrap()
+        reply = request.reply
+        reply.counted_by(_Tally(1))
+        try:
+            if self._has_queue:
+                await self._wait_for_room()
+            self._hand_over(request)
+            return await reply.wait()
+        except BaseException:  # Cancelled, or KeyboardInterrupt; or the answer is an error
+            reply.abandoned = True
+            raise
 
     async def ask_all(self, requests: Sequence[Request[T]]) -> list[outcome.Outcome[T]]:
         """Hand over all of ``requests`` in order; return their outcomes when all are there."""
@@ -160,7 +189,9 @@ class Mailbox(Generic[R]):
         try:
             for request in requests:
                 request.reply.counted_by(tally)
-                await self._hand_over(request)
+                if self._has_queue:
+                    await self._wait_for_room()
+                self._hand_over(request)
             if requests:
                 await tally.wait()
             else:
@@ -177,23 +208,31 @@ class Mailbox(Generic[R]):
         Cancelled before, it never happens. From then on it takes its course, whoever gives up.
         """
         request.reply.counted_by(_Tally(1))
-        await self._hand_over(request)
+        if self._has_queue:
+            await self._wait_for_room()
+        self._hand_over(request)
 
-    async def _hand_over(self, request: Request[Any]) -> None:
-        if self._at_the_door or self._is_full():
-            self._at_the_door += 1
-            try:
-                async with self._door:
-                    while self._is_full() and not self._closed:
-                        await self._room.wait()
-            finally:
-                self._at_the_door -= 1
+    async def _wait_for_room(self) -> None:
+        self._at_the_door += 1
+        try:
+            async with self._door:
+                while self._is_full() and not self._closed:
+                    await self._room.wait()
+        finally:
+            self._at_the_door -= 1
+
+    def _hand_over(self, request: Request[Any]) -> None:
+        """Synchronous: whoever has found room has it."""
         if self._closed:
             request.reply.fail(PlatformClosedError("the platform is closed"))
             return
         self._waiting.append(request)  # type: ignore[arg-type]  # R is some Request
         self._waiting_bytes += request.size
         self.bell.ring()
+
+    @property
+    def _has_queue(self) -> bool:
+        return self._at_the_door > 0 or self._is_full()
 
     def _is_full(self) -> bool:
         return len(self._waiting) >= self._requests_max or self._waiting_bytes >= self._bytes_max
