@@ -14,13 +14,18 @@ const restarts = process.env.STREAMS_RESTART === "1"
 async function start(port) {
   const [program, ...words] = [...command, "--listen", `127.0.0.1:${port}`]
   const child = spawn(program, words, { stdio: ["ignore", "pipe", "inherit"] })
-  const [line] = await once(createInterface(child.stdout), "line")
+  const line = await Promise.race([
+    once(createInterface(child.stdout), "line").then(([told]) => told),
+    once(child, "exit").then(([code]) => Promise.reject(new Error(`the server ended with ${code}`))),
+  ])
   const told = JSON.parse(line)
   return { child, port: Number(new URL(told.url.replace("ws:", "http:")).port) }
 }
 
 let server = await start(0)
 const port = server.port
+
+process.on("exit", () => server.child.kill("SIGKILL"))
 
 async function restart() {
   const gone = once(server.child, "exit")
@@ -29,7 +34,12 @@ async function restart() {
   server = await start(port)
 }
 
-afterAll(() => server.child.kill("SIGKILL"))
+// In good order, so that what it covered is counted.
+afterAll(async () => {
+  const gone = once(server.child, "exit")
+  server.child.kill("SIGTERM")
+  await gone
+}, 30_000)
 
 // The outermost group of a test; those of one group may run at once, and wait for the same restart.
 function groupOf(task) {
