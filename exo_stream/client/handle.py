@@ -24,6 +24,7 @@ from exo_stream.client.request_checks import (
     checked_puts,
     checked_requirements,
 )
+from exo_stream.client.streams import RemoteStreams
 from exo_stream.errors import (
     InvalidRequestError,
     RemoteProtocolError,
@@ -73,6 +74,7 @@ class Client:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self.streams = RemoteStreams(link)
 
     @property
     def log_id(self) -> str:

@@ -21,6 +21,8 @@ from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
 from exo_stream.protocol import reductions as r
 from exo_stream.protocol import scalars
+from exo_stream.protocol import stream_fields as f
+from exo_stream.protocol import stream_messages as s
 from exo_stream.protocol.fields import Sort
 from exo_stream.protocol.heads import holds_more_than
 from exo_stream.protocol.messages import DeliveredBatch, Message
@@ -65,6 +67,44 @@ def _shape(name: str, kind: type[Any], *field_sorts: Sort, is_strict: bool = Fal
 
 _U, _T, _B = sorts.UINT, sorts.TEXT, sorts.BYTES
 _READ: Final = (sorts.UINT, sorts.FLAG)
+
+_STREAM_SHAPES: Final = (
+    _shape("create_stream", s.CreateStream, _U, _T, f.SETUP, sorts.KEYS, is_strict=True),
+    _shape(
+        "fork_stream",
+        s.ForkStream,
+        *(_U, _T, _T, sorts.OPTIONAL_TEXT, _U, f.SETUP, sorts.KEYS),
+        is_strict=True,
+    ),
+    _shape(
+        "append_stream",
+        s.AppendStream,
+        *(_U, _T, sorts.KEYS, sorts.OPTIONAL_TEXT, f.NUMBERS, sorts.FLAG),
+        *(sorts.OPTIONAL_TEXT, sorts.OPTIONAL_TEXT),
+        is_strict=True,
+    ),
+    _shape("read_stream", s.ReadStream, _U, _T, _T, sorts.OPTIONAL_UINT),
+    _shape("head_stream", s.HeadStream, _U, _T),
+    _shape("delete_stream", s.DeleteStream, _U, _T, is_strict=True),
+    _shape("list_streams", s.ListStreams, _U, _T, _T, _U),
+    _shape("clean_up_streams", s.CleanUpStreams, _U),
+    _shape("stream_created", s.StreamCreated, _U, sorts.FLAG, _T, sorts.FLAG, f.SETUP, _U),
+    _shape(
+        "stream_appended",
+        s.StreamAppended,
+        *(_U, sorts.OPTIONAL_TEXT, _T, sorts.FLAG, sorts.FLAG),
+        *(sorts.OPTIONAL_UINT, sorts.OPTIONAL_UINT),
+    ),
+    _shape(
+        "stream_read",
+        s.StreamRead,
+        *(_U, f.SETUP, _U, _T, _T, sorts.FLAG, sorts.FLAG, _U, f.STORED),
+    ),
+    _shape("stream_head", s.StreamHead, _U, f.DESCRIPTION),
+    _shape("stream_deleted", s.StreamDeleted, _U),
+    _shape("streams_listed", s.StreamsListed, _U, f.DESCRIPTIONS, sorts.OPTIONAL_TEXT),
+    _shape("streams_cleaned_up", s.StreamsCleanedUp, _U, _U),
+)
 
 SHAPES: Final = (
     _shape("hello", m.Hello, sorts.UINTS, _T),
@@ -112,6 +152,7 @@ SHAPES: Final = (
         p.Retention,
         *(_U, _B, _B, sorts.RETENTION_SOURCE, sorts.OPTIONAL_TEXT, sorts.OPTIONAL_UINT),
     ),
+    *_STREAM_SHAPES,
     _shape("subscribed", m.Subscribed, _U, sorts.CURSOR),
     _shape("snapshot_begin", m.SnapshotBegin, _U, _U),
     _shape("snapshot", m.Snapshot, _U, sorts.ENTRIES),

@@ -16,6 +16,7 @@ from exo_stream.model import Cursor, Entry
 from exo_stream.producers import Producer
 from exo_stream.protocol.policies import PolicyReply, PolicyRequest
 from exo_stream.protocol.reductions import Reduce, Reduced
+from exo_stream.protocol.stream_messages import StreamReply, StreamRequest
 from exo_stream.selectors import AnySelector, Selector
 from exo_stream.starts import Oldest, Start
 from exo_stream.writes import Requirement
@@ -416,8 +417,20 @@ Request = (
     | Prune
     | Subscribe
     | PolicyRequest
+    | StreamRequest
 )
-Reply = Written | Value | Values | Rows | Reduced | Found | Information | Pruned | PolicyReply
+Reply = (
+    Written
+    | Value
+    | Values
+    | Rows
+    | Reduced
+    | Found
+    | Information
+    | Pruned
+    | PolicyReply
+    | StreamReply
+)
 Delivery = (
     Subscribed
     | SnapshotBegin

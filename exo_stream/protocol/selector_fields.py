@@ -11,7 +11,7 @@ from typing import Any, Final, assert_never
 
 from exo_stream.keys import MatchKey
 from exo_stream.model import Keyspace
-from exo_stream.protocol.fields import BYTES, UINT, Sort
+from exo_stream.protocol.fields import BYTES, FLAG, TEXT, UINT, Sort
 from exo_stream.regex.source import REGEX_LENGTH_MAX
 from exo_stream.selectors import (
     MATCH_KEYS_MAX,
@@ -20,6 +20,7 @@ from exo_stream.selectors import (
     ExactValue,
     Selector,
     StoreSelector,
+    StreamSelector,
     ValueFilter,
     ValuePrefix,
     ValueRegex,
@@ -34,6 +35,8 @@ def _read_selector(value: Any) -> AnySelector:
                 tuple([_read_value_filter(one) for one in _few(value_filters, VALUE_FILTERS_MAX)]),
                 BYTES.read(prefix),
             )
+        case ("stream", name, is_prefix):
+            return StreamSelector(TEXT.read(name), FLAG.read(is_prefix))
         case (prefix, keyspace):
             return Selector(BYTES.read(prefix), Keyspace(UINT.read(keyspace)))
         case _:
@@ -76,6 +79,8 @@ def _write_selector(selector: AnySelector) -> tuple[object, ...]:
         case StoreSelector(match_keys, value_filters, prefix):
             keys = [(key.reserved_bits, key.prefix, key.payload_regex) for key in match_keys]
             return "store", prefix, keys, list(map(_write_value_filter, value_filters))
+        case StreamSelector(name, is_prefix):
+            return "stream", name, is_prefix
         case _:
             assert_never(selector)
 

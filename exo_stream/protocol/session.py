@@ -65,6 +65,23 @@ from exo_stream.protocol.policies import (
     SetRetention,
 )
 from exo_stream.protocol.reductions import Reduce, Reduced
+from exo_stream.protocol.stream_messages import (
+    AppendStream,
+    CleanUpStreams,
+    CreateStream,
+    DeleteStream,
+    ForkStream,
+    HeadStream,
+    ListStreams,
+    ReadStream,
+    StreamAppended,
+    StreamCreated,
+    StreamDeleted,
+    StreamHead,
+    StreamRead,
+    StreamsCleanedUp,
+    StreamsListed,
+)
 
 
 class Role(Enum):
@@ -96,6 +113,14 @@ REPLIES: Final[dict[type[Request], tuple[type[Message], ...]]] = {
     PrunePolicies: (PoliciesPruned,),
     SetRetention: (Retention,),
     GetRetention: (Retention,),
+    CreateStream: (StreamCreated,),
+    ForkStream: (StreamCreated,),
+    AppendStream: (StreamAppended,),
+    ReadStream: (StreamRead,),
+    HeadStream: (StreamHead,),
+    DeleteStream: (StreamDeleted,),
+    ListStreams: (StreamsListed,),
+    CleanUpStreams: (StreamsCleanedUp,),
     Subscribe: (Subscribed,),
 }
 """What answers what; a ``Failure`` answers anything."""

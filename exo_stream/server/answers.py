@@ -48,8 +48,10 @@ from exo_stream.protocol.policies import (
     SetRetention,
 )
 from exo_stream.protocol.reductions import Reduce
+from exo_stream.protocol.stream_messages import ListStreams, ReadStream, StreamRequest
 from exo_stream.scan import Scan as StoreScan
 from exo_stream.scan import bounds
+from exo_stream.server import stream_answers
 from exo_stream.server.budget import Share
 from exo_stream.server.policies import answered
 from exo_stream.server.reductions import reduced
@@ -58,9 +60,8 @@ from exo_stream.server.transport import RECEIVE_BYTES
 if TYPE_CHECKING:
     from exo_stream.server.conversation import Conversation
 
-Asked = (
-    Get | GetMany | Scan | ScanNext | ScanClose | Reduce | GetBatch | Info | Prune | PolicyRequest
-)
+StoreRequest = Get | GetMany | Scan | ScanNext | ScanClose | Reduce | GetBatch | Info | Prune
+Asked = StoreRequest | PolicyRequest | StreamRequest
 Done = Callable[[], None]
 
 _ROW_BYTES = 16
@@ -216,13 +217,16 @@ class Answers:
 
     async def _answer(self, request: Asked) -> None:
         try:
-            await self._answer_one(request)
+            if isinstance(request, StreamRequest):
+                await self._answer_stream(request)
+            else:
+                await self._answer_one(request)
         except ExoStreamError as error:
             if isinstance(request, ScanClose):
                 raise
             await self._conversation.send(failure(request.id, error))
 
-    async def _answer_one(self, request: Asked) -> None:
+    async def _answer_one(self, request: StoreRequest | PolicyRequest) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         send = self._conversation.send
         match request:
@@ -255,6 +259,19 @@ class Answers:
             with self._conversation.budget.open_share() as share:
                 await share.wait_take(self._limits.reduce_bytes_max)
                 await self._conversation.send(await reduced(self._platform, request))
+
+    async def _answer_stream(self, request: StreamRequest) -> None:
+        if isinstance(request, ReadStream | ListStreams):
+            async with self._turn:  # they are pages
+                await self._send_stream_reply(request)
+        else:
+            await self._send_stream_reply(request)
+
+    async def _send_stream_reply(self, request: StreamRequest) -> None:
+        reply = await stream_answers.answered(
+            self._platform.streams, request, frame_bytes=self._limits.frame_bytes_max
+        )
+        await self._send_counted([reply], stream_answers.size_of(reply))
 
     async def _open_scan(self, request: Scan) -> None:
         await self._wait_visible(request.min_sequence, wait=request.wait)
