@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from typing import Final
 
@@ -120,6 +120,7 @@ def _categories() -> dict[str, Ranges]:
     return {name: tuple(ranges) for name, ranges in found.items()}
 
 
+@lru_cache(maxsize=64)
 def folded(ranges: Ranges) -> Ranges:
     """The characters of ``ranges``, and those that differ from one of them only by case."""
     others = [(other, other) for code in _within(ranges) for other in _same_but_case()[code]]

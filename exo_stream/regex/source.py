@@ -13,7 +13,7 @@ REGEX_LENGTH_MAX: Final = 4_096
 """Characters of a regex."""
 NESTING_MAX: Final = 64
 """Groups and classes within one another."""
-RANGES_MAX: Final = 65_536
+RANGES_MAX: Final = 32_768
 """Ranges that the classes of one regex may add up to while they are put together."""
 
 _PATTERN_SPACE: Final = frozenset("\t\n\v\f\r \u0085\u200e\u200f\u2028\u2029")
