@@ -310,6 +310,34 @@ def times_and_retention_name_sequences(engine: Engine) -> None:
     assert reader.cutoff(Retention(batches_max=100, seconds_max=1), now) == 5
 
 
+def a_change_is_told_by_its_sequence(engine: Engine) -> None:
+    for number in range(1, 5):
+        _write(engine, [(b"old" if number == 1 else b"new", b"%d" % number)])
+    _work(engine)
+    version = engine.version
+
+    def changed(key: bytes, since: int) -> set[bool]:
+        found = engine.changed(version, row_key(0, key), since)
+        return {True, False} if isinstance(found, Cold) else {found}
+
+    assert True in changed(b"new", 3)
+    for key, since in ((b"new", 4), (b"old", 1), (b"old", 3), (b"never", 1)):
+        assert False in changed(key, since), (key, since)
+    # Asked of what just came, an engine need not look into a file.
+    _write(engine, [(b"old", None)])
+    version = engine.version
+    assert changed(b"old", 4) == {True}
+    assert changed(b"new", 4) == {False}
+
+
+def the_bytes_of_the_log_are_counted_from_its_floor(engine: Engine) -> None:
+    for number in range(1, 7):
+        _write(engine, [(b"a", b"%d" % number)])
+    size = len(encode_entries([Entry(0, b"a", b"1")]))
+    reader = engine.open_reader()
+    assert [reader.log_bytes(floor) for floor in (1, 4, 6, 7)] == [6 * size, 3 * size, size, 0]
+
+
 ENGINE_CHECKS: Final[Sequence[Callable[[Engine], None]]] = (
     a_group_is_visible_once_installed,
     a_row_tells_the_sequence_of_its_last_write,
@@ -319,6 +347,8 @@ ENGINE_CHECKS: Final[Sequence[Callable[[Engine], None]]] = (
     the_log_is_read_by_pages,
     a_moved_floor_evicts_batches_at_once,
     times_and_retention_name_sequences,
+    a_change_is_told_by_its_sequence,
+    the_bytes_of_the_log_are_counted_from_its_floor,
 )
 
 

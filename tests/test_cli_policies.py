@@ -171,12 +171,12 @@ def test_stored_rules_outlive_the_server_and_its_options_go_first(
         server.kill()
     with serving(path, "--retention-batches", "7") as server:
         monkeypatch.setenv("EXO_STREAM_URL", server.url)
-        assert ask("retention").lines == [
-            'stored    {"retain": {"drop_all": {}}}',
-            'in force  {"retain": {"keep_latest": {"count": 7}}}'
-            " (the server was started with these)",
-            "oldest    -",
-        ]
+        stored, in_force, oldest = ask("retention").lines
+        assert stored == 'stored    {"retain": {"drop_all": {}}}'
+        assert in_force.startswith(
+            'in force  {"retain": {"keep_latest": {"count": 7}}} (the server'
+        )
+        assert oldest == "oldest    -"
         ask("put", "k", "v")
         assert ask("retention", "--json").objects[0]["oldest_retained"] == 2
     with serving(path) as server:
