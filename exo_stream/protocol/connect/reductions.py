@@ -56,7 +56,7 @@ _VALUE_FIELDS: Final = {
     Kind.FIXED_SIZE_BINARY: "fixed_size_binary_value",
     Kind.DECIMAL256: "decimal256_value",
 }
-_KINDS: Final = {name: kind for kind, name in _VALUE_FIELDS.items()}
+KIND_OF_FIELD: Final = {name: kind for kind, name in _VALUE_FIELDS.items()}
 _OPERATORS: Final = {operator.value: operator for operator in Operator}
 _EQUALS: Final[dict[str, Callable[[Any], Constraint]]] = {
     "string_eq": StringEq,
@@ -150,7 +150,7 @@ def _scalar(message: pb.KvReducedValue, field: str) -> Scalar:
     name = message.WhichOneof("value")
     if name is None:
         raise InvalidReduceError(field, "a value is needed")
-    kind = _KINDS[name]
+    kind = KIND_OF_FIELD[name]
     value = getattr(message, name)
     if kind is Kind.DECIMAL128:
         value = _decimal128(value, field)
