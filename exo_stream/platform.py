@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Literal, TypeVar
 
 import outcome
@@ -31,6 +32,7 @@ from exo_stream.policies.retention import LogRetention, RetentionState, checked_
 from exo_stream.policies.rules import store_retention
 from exo_stream.producers import Producer
 from exo_stream.prune import prune
+from exo_stream.read_session import ReadSession
 from exo_stream.reduce.checks import check_request
 from exo_stream.reduce.request import ReduceRequest, ReduceResult
 from exo_stream.regex.pattern import compile_regex
@@ -211,6 +213,17 @@ class Platform:
         entries = await self.get_entries(keys, min_sequence=min_sequence, wait=wait)
         return [(key, entry.value) for key, entry in zip(keys, entries, strict=True)]
 
+    async def read_values(
+        self, keys: Sequence[bytes], *, min_sequence: int = 0, wait: bool = True
+    ) -> tuple[int, list[bytes | None]]:
+        """The value of each asked key, and the sequence number they were served at."""
+        if not keys:
+            version = await self._ground.version(min_sequence, wait=wait)
+            await trio.lowlevel.checkpoint()
+            return version.frontier, []
+        entries = await self.get_entries(keys, min_sequence=min_sequence, wait=wait)
+        return entries[0].sequence, [entry.value for entry in entries]
+
     async def get_entries(
         self,
         keys: Sequence[bytes],
@@ -257,6 +270,22 @@ class Platform:
         Both ends are inclusive; an empty ``end`` is unbounded; a limit of 0 gives nothing. For
         more than fits in memory, ``scan``.
         """
+        _, pairs = await self.read_range(
+            start, end, limit, forward, min_sequence=min_sequence, wait=wait
+        )
+        return pairs
+
+    async def read_range(
+        self,
+        start: bytes = b"",
+        end: bytes = b"",
+        limit: int = 1000,
+        forward: bool = True,
+        *,
+        min_sequence: int = 0,
+        wait: bool = True,
+    ) -> tuple[int, list[tuple[bytes, bytes]]]:
+        """``range_scan``, and the sequence number it was served at."""
         low, high = bounds(start, end)
         if type(limit) is not int or limit < 0:
             raise InvalidRequestError("a limit is a number from 0 on")
@@ -276,15 +305,40 @@ class Platform:
                 low, high = (page.resume, high) if forward else (low, page.resume)
         finally:
             self._engine.unpin(version)
-        return pairs
+        return version.frontier, pairs
 
-    def scan(self, start: bytes = b"", end: bytes = b"", *, forward: bool = True) -> Scan:
-        """All pairs of a range, lazily, page by page, on one snapshot.
+    def scan(
+        self,
+        start: bytes = b"",
+        end: bytes = b"",
+        *,
+        forward: bool = True,
+        limit: int | None = None,
+        min_sequence: int = 0,
+        wait: bool = True,
+    ) -> Scan:
+        """All pairs of a range, or ``limit`` of them, lazily, page by page, on one snapshot.
 
-        Use it as ``async with platform.scan() as rows: async for key, value in rows: …``.
+        Use it as ``async with platform.scan() as rows: async for key, value in rows: …``. What it
+        has read is in ``rows.read_stats``. ``min_sequence`` as in ``get_entry``.
         """
         low, high = bounds(start, end)
-        return Scan(self._reads, self.sources.snapshots, low, high, forward=forward)
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise InvalidRequestError("a limit is a number from 0 on")
+        visible = partial(self._ground.version, min_sequence, wait=wait)
+        return Scan(
+            self._reads,
+            self.sources.snapshots,
+            low,
+            high,
+            forward=forward,
+            limit=limit,
+            visible=visible,
+        )
+
+    def session(self, sequence: int | None = None, *, wait: bool = True) -> ReadSession:
+        """Reads none of which shows an older state than the first; or than ``sequence``."""
+        return ReadSession(self, sequence, wait=wait)
 
     def namespace(self, part: bytes | KeyCodec) -> NamespacedStore:
         """The keys that begin with ``part``, or that it packs, seen without it."""

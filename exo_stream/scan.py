@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -10,6 +11,7 @@ import trio
 
 from exo_stream.actors.reads import Reads
 from exo_stream.model import Keyspace, row_key
+from exo_stream.read_stats import ReadStats
 from exo_stream.snapshots import Snapshot, SnapshotHolder
 from exo_stream.storage.engine import Page, Version
 from exo_stream.writes import check_keys
@@ -32,8 +34,8 @@ def bounds(start: bytes, end: bytes) -> tuple[bytes, bytes]:
 class Scan:
     """Every pair of a range in key order, or against it, as the table was when it was entered.
 
-    At most ``limit`` of them, if there is one. Raises SnapshotExpiredError when it is read too
-    slowly, or too many are being read.
+    At most ``limit`` of them, if there is one; entering it waits for ``visible``. Raises
+    SnapshotExpiredError when it is read too slowly, or too many are being read.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Scan:
         *,
         forward: bool,
         limit: int | None = None,
+        visible: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._reads = reads
+        self._visible = visible
         self._snapshots = snapshots
         self._low = low
         self._high = high
@@ -56,9 +60,12 @@ class Scan:
         self._version: Version | None = None
         self._page: deque[Pair] = deque()
         self._more = True
+        self._read_bytes = 0
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
+        if self._visible is not None:
+            await self._visible()
         self._keep(self._snapshots.open())
         return self
 
@@ -99,6 +106,11 @@ class Scan:
         """The sequence number whose state it shows."""
         assert self._version is not None, "a scan is used inside its async with block"
         return self._version.frontier
+
+    @property
+    def read_stats(self) -> ReadStats:
+        """What it has read so far: the pairs of its pages."""
+        return ReadStats(self._read_bytes)
 
     @property
     def is_read(self) -> bool:
@@ -159,6 +171,7 @@ class Scan:
                 resume = row.key if self._forward else page.rows[len(pairs) - 1].key
                 break
             pairs.append((row.key[1:], row.value))
+        self._read_bytes += ReadStats.of_pairs(pairs).read_bytes
         if self._left is not None:
             self._left -= len(pairs)
         if resume is None:

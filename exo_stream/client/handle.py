@@ -46,6 +46,7 @@ from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
 from exo_stream.protocol import reductions as r
+from exo_stream.read_session import ReadSession
 from exo_stream.read_stats import ReadStats
 from exo_stream.reduce.checks import check_request
 from exo_stream.reduce.document import encode_request
@@ -140,6 +141,13 @@ class Client:
         self, keys: Sequence[bytes], *, min_sequence: int = 0, wait: bool = True
     ) -> list[tuple[bytes, bytes | None]]:
         """Each asked key with its value, in the order asked, duplicates kept, at one sequence."""
+        _, values = await self.read_values(keys, min_sequence=min_sequence, wait=wait)
+        return list(zip(keys, values, strict=True))
+
+    async def read_values(
+        self, keys: Sequence[bytes], *, min_sequence: int = 0, wait: bool = True
+    ) -> tuple[int, list[bytes | None]]:
+        """The value of each asked key, and the sequence number they were served at."""
         asked = checked_keys(keys)
         checked_count(min_sequence)
         call = Call(
@@ -149,7 +157,7 @@ class Client:
         reply = await self._ask(call, m.Values)
         if len(reply.values) != len(asked):
             raise RemoteProtocolError(f"{len(reply.values)} values for {len(asked)} keys")
-        return list(zip(asked, reply.values, strict=True))
+        return reply.sequence, list(reply.values)
 
     async def range_scan(
         self,
@@ -166,24 +174,32 @@ class Client:
         Both ends are inclusive; an empty ``end`` is unbounded; a limit of 0 gives nothing. For
         more than fits in memory, ``scan``.
         """
+        _, pairs = await self.read_range(
+            start, end, limit, forward, min_sequence=min_sequence, wait=wait
+        )
+        return pairs
+
+    async def read_range(
+        self,
+        start: bytes = b"",
+        end: bytes = b"",
+        limit: int = 1000,
+        forward: bool = True,
+        *,
+        min_sequence: int = 0,
+        wait: bool = True,
+    ) -> tuple[int, list[tuple[bytes, bytes]]]:
+        """``range_scan``, and the sequence number it was served at."""
         check_keys([start, end])
-        if type(limit) is not int or limit < 0:
-            raise InvalidRequestError("a limit is a number from 0 on")
-        checked_count(min_sequence)
+        checked_count(limit)
         attempt = 0
         while True:
-            scan = RemoteScan(
-                self._link,
-                start,
-                end,
-                limit=limit,
-                forward=forward,
-                min_sequence=min_sequence,
-                wait=wait,
+            scan = self.scan(
+                start, end, forward=forward, limit=limit, min_sequence=min_sequence, wait=wait
             )
             try:
                 async with scan as rows:
-                    return [pair async for pair in rows]
+                    return rows.sequence, [pair async for pair in rows]
             except SnapshotExpiredError:
                 # The connection was lost between two pages, or the server is short of snapshots.
                 attempt += 1
@@ -191,13 +207,37 @@ class Client:
                     raise
             await self._link.pause(attempt)
 
-    def scan(self, start: bytes = b"", end: bytes = b"", *, forward: bool = True) -> RemoteScan:
-        """All pairs of a range, lazily, page by page, on one snapshot.
+    def scan(
+        self,
+        start: bytes = b"",
+        end: bytes = b"",
+        *,
+        forward: bool = True,
+        limit: int | None = None,
+        min_sequence: int = 0,
+        wait: bool = True,
+    ) -> RemoteScan:
+        """All pairs of a range, or ``limit`` of them, lazily, page by page, on one snapshot.
 
         Use it as ``async with client.scan() as rows: async for key, value in rows: …``.
         """
         check_keys([start, end])
-        return RemoteScan(self._link, start, end, forward=forward)
+        checked_count(min_sequence)
+        if limit is not None:
+            checked_count(limit)
+        return RemoteScan(
+            self._link,
+            start,
+            end,
+            limit=limit,
+            forward=forward,
+            min_sequence=min_sequence,
+            wait=bool(wait),
+        )
+
+    def session(self, sequence: int | None = None, *, wait: bool = True) -> ReadSession:
+        """Reads none of which shows an older state than the first; or than ``sequence``."""
+        return ReadSession(self, sequence, wait=wait)
 
     def namespace(self, part: bytes | KeyCodec) -> NamespacedStore:
         """The keys that begin with ``part``, or that it packs, seen without it."""

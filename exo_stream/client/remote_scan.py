@@ -11,6 +11,7 @@ import trio
 from exo_stream.client.call import Call, Retry
 from exo_stream.client.link import Link
 from exo_stream.protocol import messages as m
+from exo_stream.read_stats import ReadStats
 
 
 class RemoteScan:
@@ -39,6 +40,7 @@ class RemoteScan:
         self._page: deque[tuple[bytes, bytes]] = deque()
         self._rows: m.Rows | None = None
         self._scan = 0
+        self._read_bytes = 0
 
     async def __aenter__(self) -> Self:
         try:
@@ -66,6 +68,11 @@ class RemoteScan:
         """The sequence number whose state it shows."""
         assert self._rows is not None, "a scan is used inside its async with block"
         return self._rows.sequence
+
+    @property
+    def read_stats(self) -> ReadStats:
+        """What it has read so far: the pairs of its pages."""
+        return ReadStats(self._read_bytes)
 
     def __aiter__(self) -> Self:
         return self
@@ -110,3 +117,4 @@ class RemoteScan:
             self._scan = reply.id
         self._rows = reply
         self._page.extend(reply.rows)
+        self._read_bytes += ReadStats.of_pairs(reply.rows).read_bytes
