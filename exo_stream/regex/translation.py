@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, assert_never
 
 from exo_stream.regex.source import InvalidRegexError
 from exo_stream.regex.tree import (
@@ -63,6 +63,8 @@ class _Translation:
                 self._say("(?:")
                 self.add(inner)
                 self._say(")" + _count(least, most) + ("" if is_greedy else "?"))
+            case _:
+                assert_never(node)
 
     def _each(self, nodes: tuple[Node, ...], between: str) -> None:
         for index, node in enumerate(nodes):

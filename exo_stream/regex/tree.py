@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from exo_stream.regex.ranges import Ranges
 
@@ -85,3 +86,5 @@ def takes_everything(node: Node) -> bool:
             return any(map(takes_everything, nodes))
         case Capture(_, inner):
             return takes_everything(inner)
+        case _:
+            assert_never(node)
