@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from exo_stream import errors
 from exo_stream.protocol import codec
 from exo_stream.protocol.closing import CLOSES
 from exo_stream.protocol.failures import ERRORS
@@ -56,7 +55,6 @@ def error_codes() -> str:
             "yes" if kind.retryable else "",
         )
         for kind in ERRORS
-        if kind.__module__ == errors.__name__
     ]
     return table(("code", "fields", "may succeed later"), rows)
 

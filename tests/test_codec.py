@@ -18,6 +18,12 @@ from exo_stream.model import Entry
 from exo_stream.protocol import codec
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.policies import PrunePolicies, SetRetention
+from exo_stream.protocol.stream_messages import (
+    AppendStream,
+    CreateStream,
+    DeleteStream,
+    ForkStream,
+)
 from tests.wire_examples import FROM_CLIENT, FROM_SERVER
 
 CDDL = (Path(__file__).parent.parent / "docs" / "protocol.cddl").read_text()
@@ -70,6 +76,11 @@ def test_the_schema_can_say_no() -> None:
         CLIENT_SCHEMA.validate_cbor(cbor2.dumps([["scan_close", -1]]))
 
 
+STRICT = (
+    m.Write | m.Prune | PrunePolicies | SetRetention | CreateStream | ForkStream | AppendStream
+) | DeleteStream
+
+
 @pytest.mark.parametrize("message", FROM_CLIENT + FROM_SERVER, ids=repr)
 def test_fields_of_a_newer_peer_are_ignored_but_not_where_it_would_matter(
     message: m.Message,
@@ -77,7 +88,7 @@ def test_fields_of_a_newer_peer_are_ignored_but_not_where_it_would_matter(
     newer = [*cbor2.loads(codec.encode([message]))[0], {"new": 1}]
     frame = cbor2.dumps([newer])
 
-    if isinstance(message, m.Write | m.Prune | PrunePolicies | SetRetention):
+    if isinstance(message, STRICT):
         with pytest.raises(RemoteProtocolError, match="fields"):
             decode(frame)
     else:

@@ -7,13 +7,17 @@ import re
 
 import pytest
 
-from exo_stream import errors
+from exo_stream import errors, stream_errors
 from exo_stream.errors import ExoStreamError
 
 CLASSES = [
     value
-    for value in vars(errors).values()
-    if inspect.isclass(value) and issubclass(value, ExoStreamError) and value is not ExoStreamError
+    for module in (errors, stream_errors)
+    for value in vars(module).values()
+    if inspect.isclass(value)
+    and issubclass(value, ExoStreamError)
+    and value is not ExoStreamError
+    and value.__module__ == module.__name__
 ]
 MADE: dict[str, ExoStreamError] = {
     "limit_exceeded": errors.LimitExceededError("key_bytes_max", 254, 300),
@@ -32,6 +36,17 @@ MADE: dict[str, ExoStreamError] = {
     "producer_gap": errors.ProducerGapError(3, 5),
     "not_visible_yet": errors.NotVisibleYetError(3, 5),
     "file_in_use": errors.FileInUseError("feed.duckdb", 77),
+    "stream_too_large": stream_errors.StreamTooLargeError("stream_bytes_max", 10, 11),
+    "stream_not_found": stream_errors.StreamNotFoundError("s"),
+    "stream_gone": stream_errors.StreamGoneError("s"),
+    "offset_evicted": stream_errors.OffsetEvictedError("0_1"),
+    "stream_config_mismatch": stream_errors.StreamConfigMismatchError("s"),
+    "stream_path_blocked": stream_errors.StreamPathBlockedError("s"),
+    "fork_from_tombstone": stream_errors.ForkFromTombstoneError("s"),
+    "content_type_mismatch": stream_errors.ContentTypeMismatchError("text/plain"),
+    "stream_closed": stream_errors.StreamClosedError("0_1"),
+    "stream_seq_conflict": stream_errors.StreamSeqConflictError("0_1", "a"),
+    "offset_conflict": stream_errors.OffsetConflictError("0_1"),
 }
 
 
@@ -80,7 +95,8 @@ def test_codes_are_unique() -> None:
 
 def test_the_tree_at_the_head_of_the_file_is_the_tree() -> None:
     """It is what a reader reads first, so it may not drift."""
-    drawn = re.findall(r"^[│ ]*[├└]─ (\w+) +(\(r\))? *(\w+)", errors.__doc__ or "", re.MULTILINE)
+    trees = f"{errors.__doc__}{stream_errors.__doc__}"
+    drawn = re.findall(r"^[│ ]*[├└]─ (\w+) +(\(r\))? *(\w+)", trees, re.MULTILINE)
     assert [(name, bool(retryable), code) for name, retryable, code in drawn] == [
         (cls.__name__, cls.retryable, cls.code) for cls in CLASSES
     ]

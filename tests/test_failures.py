@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exo_stream import errors
+from exo_stream import errors, stream_errors
 from exo_stream.errors import ExoStreamError, RemoteProtocolError
 from exo_stream.protocol import closing, codec
 from exo_stream.protocol.closing import Advice
@@ -34,6 +34,22 @@ RAISED: tuple[ExoStreamError, ...] = (
     errors.CorruptionError("checksum"),
     errors.LocalProtocolError("bug"),
     errors.RemoteProtocolError("theirs"),
+    stream_errors.InvalidStreamNameError("no"),
+    stream_errors.InvalidOffsetError("no"),
+    stream_errors.ForkOffsetBeyondTailError("no"),
+    stream_errors.EmptyAppendError("no"),
+    stream_errors.InvalidProducerStateError("no"),
+    stream_errors.StreamTooLargeError("stream_bytes_max", 10, 11),
+    stream_errors.StreamNotFoundError("s"),
+    stream_errors.StreamGoneError("s"),
+    stream_errors.OffsetEvictedError("0_1"),
+    stream_errors.StreamConfigMismatchError("s"),
+    stream_errors.StreamPathBlockedError("s"),
+    stream_errors.ForkFromTombstoneError("s"),
+    stream_errors.ContentTypeMismatchError("text/plain"),
+    stream_errors.StreamClosedError("0_1"),
+    stream_errors.StreamSeqConflictError("0_1", "a"),
+    stream_errors.OffsetConflictError("0_1"),
 )
 
 

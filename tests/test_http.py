@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exo_stream import errors
+from exo_stream import errors, stream_errors
 from exo_stream.errors import ExoStreamError, LocalProtocolError, OverloadedError
 from exo_stream.protocol.http import (
     END_OF_BODY,
@@ -165,7 +165,7 @@ def test_every_error_of_a_caller_has_a_status() -> None:
     of_files = {"file_in_use", "foreign_file"}
     kinds = [
         kind
-        for kind in vars(errors).values()
+        for kind in (*vars(errors).values(), *vars(stream_errors).values())
         if isinstance(kind, type)
         and issubclass(kind, ExoStreamError)
         and kind is not ExoStreamError

@@ -11,12 +11,14 @@ from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
 from exo_stream.protocol import reductions as r
+from exo_stream.protocol import stream_messages as s
 from exo_stream.reduce.request import ReduceGroup
 from exo_stream.reduce.scalar import Kind, Scalar
 from exo_stream.selectors import (
     ExactValue,
     Selector,
     StoreSelector,
+    StreamSelector,
     ValuePrefix,
     ValueRegex,
 )
@@ -40,6 +42,12 @@ SCALARS: Final[dict[Kind, int | float | str | bytes]] = {
     Kind.FIXED_SIZE_BINARY: b"\xff",
     Kind.DECIMAL256: (1 << 255) - 1,
 }
+
+OFFSET: Final = "0000000000000000_0000000000000012"
+SETUP: Final = s.StreamSetup("application/json", None, 1 << 50, True, 60, 1 << 40)
+DESCRIPTION: Final = s.StreamDescription(
+    *("a/b", SETUP, 7, OFFSET, OFFSET, False, 12, 2, 1, 2, None, 9)
+)
 
 FROM_CLIENT: Final[tuple[m.Message, ...]] = (
     m.Hello((1, 2), "tests"),
@@ -84,6 +92,22 @@ FROM_CLIENT: Final[tuple[m.Message, ...]] = (
         ),
     ),
     m.Subscribe(17, Now(), StoreSelector()),
+    m.Subscribe(18, Now(), StreamSelector("a/b")),
+    m.Subscribe(19, Now(), StreamSelector("", is_prefix=True)),
+    s.CreateStream(30, "a/é", SETUP, (b"one", b"two")),
+    s.CreateStream(31, "a", s.StreamSetup("text/plain")),
+    s.ForkStream(32, "f", "a", OFFSET, 3, s.StreamSetup(None, 60), (b"x",)),
+    s.ForkStream(33, "f", "a", None, 0, s.StreamSetup()),
+    s.AppendStream(34, "a", (b"x",)),
+    s.AppendStream(
+        *(35, "a", (), "text/plain", s.StreamNumbers("p", 0, (1 << 53) - 1), True, "seq", OFFSET)
+    ),
+    s.ReadStream(36, "a", "-1"),
+    s.ReadStream(37, "a", OFFSET, 100),
+    s.HeadStream(38, "a"),
+    s.DeleteStream(39, "a"),
+    s.ListStreams(40, "a/", "", 10),
+    s.CleanUpStreams(41),
     m.Unsubscribe(9),
     m.SnapshotNext(11),
     m.Goodbye("done"),
@@ -117,6 +141,19 @@ FROM_SERVER: Final[tuple[m.Message, ...]] = (
     p.PoliciesPruned(17, (), ()),
     p.Retention(18, b"", b"", "stored", None, None),
     p.Retention(19, b"x", b"y", "option", "no document", 9),
+    s.StreamCreated(30, True, OFFSET, False, SETUP, 7),
+    s.StreamAppended(34, OFFSET, OFFSET, False),
+    s.StreamAppended(35, None, OFFSET, True, True, 0, 1),
+    s.StreamRead(
+        *(36, SETUP, 7, OFFSET, OFFSET, True, False, 9),
+        (s.StoredAppend(12, 5, 2, b"\x00\x00\x00\x01\x00\x00\x00\x02", b"a,bc"),),
+    ),
+    s.StreamRead(37, SETUP, 7, OFFSET, OFFSET, True, True, 9, ()),
+    s.StreamHead(38, DESCRIPTION),
+    s.StreamDeleted(39),
+    s.StreamsListed(40, (DESCRIPTION, DESCRIPTION), "a/b"),
+    s.StreamsListed(40, (), None),
+    s.StreamsCleanedUp(41, 2),
     m.Subscribed(9, CURSOR),
     m.SnapshotBegin(9, 7),
     m.Snapshot(9, ENTRIES),
