@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, cast
 
+import duckdb
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -16,11 +18,13 @@ from exo_stream.errors import (
     ForeignFileError,
     InvalidRequestError,
     OutcomeUnknownError,
+    OverloadedError,
     PlatformClosedError,
 )
 from exo_stream.feed import SnapshotPage
 from exo_stream.limits import Limits
 from exo_stream.model import Batch
+from exo_stream.storage.duckdb_engine import open_duckdb_engine
 from exo_stream.storage.memory_engine import MemoryEngine
 from exo_stream.testing import FaultyHop, in_place
 from exo_stream.writes import checked_write
@@ -78,6 +82,42 @@ async def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         async with open_platform(path, hop=in_place):
             pass
     assert path.read_text() == "Dear Ada,\n" * 1_000
+
+
+class GivenUp:
+    """A connection to a file that DuckDB has given up."""
+
+    def execute(self, *_: object) -> Any:
+        raise duckdb.FatalException("the database has been invalidated because of a fatal error")
+
+    def interrupt(self) -> None:
+        """Nothing runs."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.mark.parametrize("is_real", [True, False])
+async def test_a_file_that_a_reader_found_given_up_stops_an_idle_platform(
+    tmp_path: Path, autojump_clock: MockClock, is_real: bool
+) -> None:
+    engine = open_duckdb_engine(tmp_path / "store.duckdb")
+    engine.put_batch([(b"k", b"v")])
+    opened = open_platform(engine=engine, hop=in_place)
+    if not is_real:  # the reader alone was wrong: all goes on
+        async with opened as platform:
+            engine._database.is_suspect = True
+            await trio.sleep(3)
+            assert not engine._database.is_suspect
+            assert await platform.put_batch([(b"k", b"w")]) == 2
+        return
+    with pytest.raises(OutcomeUnknownError, match="given up the file"):
+        async with opened as platform:
+            engine._database._con = cast("Any", GivenUp())
+            engine._database.connect = lambda: cast("Any", GivenUp())  # type: ignore[method-assign]
+            with pytest.raises(OverloadedError, match="cannot be read"):
+                await platform.sources.reads.log_page(0, 1)
+            await trio.sleep(3)
 
 
 async def test_a_platform_opens_one_thing() -> None:

@@ -79,6 +79,8 @@ class Database:
         self._log_appender: duckdb.Appender | None = None
         self._failure: StoreFullError | OutcomeUnknownError | None = None
         self._is_damaged = False
+        self.is_suspect = False
+        """A reader found that DuckDB has given up the file; ``probe`` tells."""
         self._wal_is_named = False
         found = self._open()
         self.log_id: Final = found[meta.LOG_ID].decode()
@@ -171,6 +173,17 @@ class Database:
             "SELECT free_blocks * block_size FROM pragma_database_size()"
             " WHERE database_name = 'exo'"
         ).fetchall()
+
+    def probe(self) -> None:
+        """Find out whether DuckDB has given up the file, as a reader said.
+
+        Raises OutcomeUnknownError if it has: stop.
+        """
+        self.is_suspect = False
+        try:
+            self.con.execute("SELECT 1 FROM meta LIMIT 1").fetchall()
+        except duckdb.Error as error:
+            raise self._give_up(failures.of_probe(error)) from error
 
     def reopen(self) -> None:
         """Open the file again after "no space"; what turns out durable has been checkpointed.
@@ -269,6 +282,7 @@ class Database:
             self._root = attach(self.path, memory_bytes=self._memory_bytes)
             self._con = open_cursor(self._root)
             self._failure = None
+            self.is_suspect = False
             self._wal_is_named = replayed
             found = meta.load(self._con)
             if replayed:
@@ -365,6 +379,8 @@ class ReadCursor:
                 with suppress(duckdb.Error):
                     self._con.execute("ROLLBACK")
         except duckdb.Error as error:
+            if failures.is_fatal(error):
+                self._database.is_suspect = True
             raise failures.of_read(error) from error
 
     def interrupt(self) -> None:

@@ -55,12 +55,19 @@ def of_commit(error: duckdb.Error | OSError) -> StoreFullError | OutcomeUnknownE
     return OutcomeUnknownError(f"the database could not make it durable ({type(error).__name__})")
 
 
+def of_probe(error: duckdb.Error) -> StoreFullError | OutcomeUnknownError:
+    """A query that cannot fail did: the file must not be used any more."""
+    if is_no_space(error):
+        return StoreFullError("there was no space left for the file or its write-ahead log")
+    return OutcomeUnknownError(f"the database has given up the file ({type(error).__name__})")
+
+
 def of_read(error: duckdb.Error) -> ExoStreamError:
     """A query of a reader failed: it was interrupted, or the file contradicts itself."""
     if isinstance(error, duckdb.InterruptException):
         return OverloadedError("the query took too long and was stopped")
     if is_fatal(error):
-        # The writer has met it too: either the file is opened again, or the platform stops.
+        # The writer has met it too, or will by a probe: the file is opened again, or all stops.
         return OverloadedError("the file has failed and cannot be read for now")
     if is_corrupt(error):
         return CorruptionError(_ROTTEN)

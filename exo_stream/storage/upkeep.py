@@ -53,6 +53,8 @@ class Upkeep:
         """Jobs in the order of their urgency; only the first is ever asked for."""
         limits, table, database = self._table.limits, self._table, self._database
         wal_bytes = database.wal_bytes
+        if database.is_suspect:
+            yield Probe(database)
         if table.backlogged and table.version.frozen is not None:
             yield self._new_fold(now)
         if wal_bytes >= limits.checkpoint_wal_bytes:
@@ -118,6 +120,23 @@ class Upkeep:
         memtable = version.live if version.frozen is None else version.frozen
         unfolded = memtable.first_sequence or version.frontier + 1
         return min(self._table.pins.log_floor(version.floor), unfolded)
+
+
+class Probe:
+    """The job that finds out whether the file can still be used, after a reader could not."""
+
+    name = "probe"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def step(self) -> bool:
+        """[writer] One query; it raises if the answer is no."""
+        self._database.probe()
+        return True
+
+    def install(self) -> None:
+        """[loop] Nothing: all is well."""
 
 
 class Checkpoint:
