@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from exo_stream.errors import InvalidRequestError, LimitExceededError, StoreError
+from exo_stream.errors import (
+    InvalidRequestError,
+    LimitExceededError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreFullError,
+)
 from exo_stream.limits import Limits
 from exo_stream.storage.duckdb_engine import DuckDBEngine, open_duckdb_engine
-from tests.worlds import FaultyEngine, OneJob
+from tests.worlds import Fault, FaultyEngine, OneJob
 
 LIMITS = Limits(memtable_entries_max=4, page_rows_max=2, value_bytes_max=10)
 NOW = 1_700_000_000_000_000
@@ -69,6 +75,59 @@ def test_a_job_that_fails_does_not_refuse_the_write_that_was_kept() -> None:
     engine.jobs.append(OneJob(step=fail))
     assert engine.put_batch([(b"a", b"1")]) == 1
     assert engine.get(b"a") == b"1"
+
+
+@pytest.mark.parametrize(("fault", "kept"), [("full, kept", True), ("full, lost", False)])
+def test_after_no_space_the_file_is_opened_again(fault: Fault, kept: bool) -> None:
+    engine = FaultyEngine()
+    engine.faults.append(fault)
+    if kept:
+        assert engine.put_batch([(b"a", b"1")]) == 1
+    else:
+        with pytest.raises(StoreFullError, match="nothing was kept"):
+            engine.put_batch([(b"a", b"1")])
+    assert engine.get(b"a") == (b"1" if kept else None)
+    assert engine.put_batch([(b"b", b"2")]) == 1 + kept
+
+
+@pytest.mark.parametrize(("fault", "kept"), [("full, kept", True), ("full, lost", False)])
+def test_as_long_as_there_is_no_space_nobody_knows_what_was_kept(fault: Fault, kept: bool) -> None:
+    engine = FaultyEngine()
+    engine.faults.append(fault)
+    engine.full = True
+    with pytest.raises(OutcomeUnknownError, match="not known yet"):
+        engine.put_batch([(b"a", b"1")])
+    for refused in (lambda: engine.put_batch([(b"b", b"")]), lambda: engine.prune_batch_log(9)):
+        with pytest.raises(StoreFullError, match="still none"):
+            refused()
+    assert engine.get(b"a") is None
+    engine.full = False
+    assert engine.put_batch([(b"b", b"2")]) == 1 + kept
+    assert engine.get(b"a") == (b"1" if kept else None)
+
+
+def test_after_a_job_without_space_the_next_write_opens_the_file_again() -> None:
+    engine = FaultyEngine()
+
+    def fail() -> None:
+        engine.full = True
+        raise StoreFullError("injected")
+
+    engine.jobs.append(OneJob(step=fail))
+    assert engine.put_batch([(b"a", b"1")]) == 1
+    with pytest.raises(StoreFullError):
+        engine.put_batch([(b"a", b"2")])
+    engine.full = False
+    assert engine.put_batch([(b"a", b"2")]) == 2
+
+
+def test_a_floor_that_met_no_space_is_of_unknown_outcome() -> None:
+    engine = FaultyEngine()
+    engine.put_batch([(b"a", b"1")])
+    engine.faults.append("full, lost")
+    with pytest.raises(OutcomeUnknownError):
+        engine.prune_batch_log(2)
+    assert engine.prune_batch_log(2) == 1
 
 
 def test_batches_have_the_time_of_the_clock(engine: DuckDBEngine) -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from threading import RLock  # noqa: TID251  the trait promises to be thread-safe
 
-from exo_stream.errors import InvalidRequestError, LimitExceededError, StoreError
+from exo_stream.errors import (
+    InvalidRequestError,
+    LimitExceededError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreFullError,
+)
 from exo_stream.limits import STORE_KEY_BYTES_MAX, Limits
 from exo_stream.logger import log
 from exo_stream.model import Entry, Keyspace, Row, row_key
@@ -28,6 +34,7 @@ class InlineStore:
         self._now = now
         self._lock = RLock()
         self._reader: Reader | None = None
+        self._unresolved: Group | None = None
 
     def put_batch(self, kvs: Sequence[tuple[bytes, bytes]]) -> int:
         """Write all pairs or none, as one batch; answer its sequence number."""
@@ -121,6 +128,7 @@ class InlineStore:
     def prune_batch_log(self, cutoff_exclusive: int) -> int:
         """Evict every batch below the cutoff; answer how many there were."""
         with self._lock:
+            self._resolve()
             version = self._engine.version
             floor = min(cutoff_exclusive, version.frontier + 1)
             if floor <= version.floor:
@@ -133,6 +141,7 @@ class InlineStore:
             raise InvalidRequestError("a batch has at least one entry")
         payload = encode_entries(entries)
         with self._lock:
+            self._resolve()
             engine = self._engine
             sequence = engine.version.frontier + 1
             committed_at = max(engine.last_committed_at, self._now())
@@ -140,13 +149,48 @@ class InlineStore:
             return sequence
 
     def _commit(self, group: Group) -> None:
-        self._engine.commit(group)
-        self._engine.install(group)
+        try:
+            self._engine.commit(group)
+        except StoreFullError:
+            self._unresolved = group
+            if not self._is_kept(group):
+                raise StoreFullError("no space; nothing was kept") from None
+        else:
+            self._engine.install(group)
         try:
             self._do_jobs()
+        except StoreFullError as error:
+            self._unresolved = Group(())
+            log.warning("job abandoned", error=str(error))
         except StoreError as error:
             # What was written is kept; a job that failed is planned anew after the next write.
             log.warning("job abandoned", error=str(error))
+
+    def _is_kept(self, group: Group) -> bool:
+        """Whether a group that met "no space" is durable all the same, and visible now."""
+        unknown = OutcomeUnknownError("no space; whether it was kept is not known yet")
+        try:
+            is_kept = self._resolve()
+        except StoreFullError:
+            raise unknown from None
+        if group.floor is not None:
+            raise unknown
+        return is_kept
+
+    def _resolve(self) -> bool:
+        """Open a file that met "no space" again; whether what it met it with turned out durable.
+
+        Raises StoreFullError while there is still none.
+        """
+        group = self._unresolved
+        if group is None:
+            return False
+        durable = self._engine.reopen()
+        self._unresolved = None
+        if not group.batches or durable < group.batches[-1].sequence:
+            return False
+        self._engine.install(group)
+        return True
 
     def _do_jobs(self) -> None:
         while (job := self._engine.next_job(self._now(), idle=False)) is not None:
