@@ -280,6 +280,49 @@ async def test_who_waits_for_memory_has_the_slowest_cut() -> None:
     assert budget.held == 0
 
 
+async def test_who_waits_for_memory_is_served_in_the_order_of_coming(
+    autojump_clock: MockClock,
+) -> None:
+    budget = Budget(100)
+    served: list[str] = []
+
+    async def wait(name: str, size: int, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            await budget.wait_take(size)
+            served.append(name)
+
+    budget.take(80)
+    async with trio.open_nursery() as nursery:
+        scopes = [
+            await nursery.start(wait, name, size)
+            for name, size in [("large", 90), ("small", 10), ("one more", 15), ("last", 1)]
+        ]
+        await trio.sleep(1)
+        assert served == []  # though the small one would fit
+        scopes[2].cancel()
+        scopes[0].cancel()
+        await trio.sleep(1)
+        assert served == ["small", "last"]
+        assert budget.held == 91
+
+
+async def test_whoever_is_cancelled_as_its_turn_comes_gives_it_back(
+    autojump_clock: MockClock,
+) -> None:
+    budget = Budget(100)
+    budget.take(100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(budget.wait_take, 60)
+        nursery.start_soon(budget.wait_take, 70)
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+        budget.give(100)
+        assert budget.held == 60
+    assert budget.held == 0
+    assert not budget._waiting
+
+
 @dataclass(eq=False)
 class Blocked:
     """A transport whose peer takes nothing since then."""

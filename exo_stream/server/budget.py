@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Self
 
@@ -28,7 +29,7 @@ class Budget:
         self.relieve = relieve
         self._bytes_max = bytes_max
         self._held = 0
-        self._room = trio.Event()
+        self._waiting: deque[_Place] = deque()
 
     @property
     def held(self) -> int:
@@ -49,20 +50,50 @@ class Budget:
         """Hold ``size`` bytes less."""
         assert size <= self._held, (size, self._held)
         self._held -= size
-        self._room.set()
+        self._admit()
 
     async def wait_take(self, size: int) -> None:
-        """Hold ``size`` more bytes as soon as there is room.
+        """Hold ``size`` more bytes as soon as there is room; first come, first served.
 
         Whoever wants more than all there is waits until nothing else is held.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while size and self._held and self._held + size > self._bytes_max:
-            self.relieve()
-            self._room = trio.Event() if self._room.is_set() else self._room
-            with trio.move_on_after(_RELIEF_SECONDS):
-                await self._room.wait()
-        self._held += size
+        if not size or (not self._waiting and self._has_room(size)):
+            self._held += size
+            return
+        place = _Place(size)
+        self._waiting.append(place)
+        try:
+            while not place.admitted.is_set():
+                self.relieve()
+                with trio.move_on_after(_RELIEF_SECONDS):
+                    await place.admitted.wait()
+        except BaseException:
+            if place.admitted.is_set():  # its turn came while it was being cancelled
+                self.give(size)
+            else:
+                self._waiting.remove(place)
+                self._admit()
+            raise
+
+    def _has_room(self, size: int) -> bool:
+        return not self._held or self._held + size <= self._bytes_max
+
+    def _admit(self) -> None:
+        while self._waiting and self._has_room(self._waiting[0].size):
+            place = self._waiting.popleft()
+            self._held += place.size
+            place.admitted.set()
+
+
+class _Place:
+    """Somebody's place among those who wait for room."""
+
+    __slots__ = ("admitted", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.admitted = trio.Event()
 
 
 class Share:
