@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream import Platform
 from exo_stream.actors import fanout
+from exo_stream.feed import CaughtUp
 from exo_stream.interest import Seat
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import Selector
@@ -185,6 +187,37 @@ async def test_leaving_while_others_are_written_to_neither_loses_nor_repeats(
         await wait_all_tasks_blocked()
         for reader in readers:
             assert reader.received == list(range(1, 31))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("fails", ["encode", "try_send"])
+async def test_an_error_of_one_seat_costs_that_seat_only(
+    autojump_clock: MockClock, fails: str
+) -> None:
+    def crash(_: object) -> Any:
+        raise ZeroDivisionError
+
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        healthy, broken = Reader(platform, b""), Reader(platform, b"")
+        nursery.start_soon(healthy.run)
+        bad = broken.subscription
+        await bad.start(Oldest())
+        assert isinstance(await bad.pull(), CaughtUp)
+        if fails == "encode":
+            seat = bad.take_seat(crash, lambda _: True)
+        else:
+            seat = bad.take_seat(Encodings().encode, crash)
+        await trio.sleep(1)
+        with capture_logs() as logs:
+            await put_one_by_one(platform, [b"a", b"b"])
+            await trio.sleep(1)
+        assert [entry["event"] for entry in logs] == ["seat lost"]
+        assert seat.lost.is_set()
+        assert healthy.received == [1, 2]
+        bad.leave_seat(seat)
+        found = await bad.pull()
+        assert isinstance(found, Delivered)
+        assert [batch.sequence for batch in found.batches] == [1, 2]
         nursery.cancel_scope.cancel()
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 
 from exo_stream.interest import Body, Encoder, Interest, Seat
+from exo_stream.logger import log
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import AnySelector
 
@@ -68,11 +69,15 @@ async def _write(
     """Write what matched to each seat; answer how many seats have been written to so far."""
     bodies: dict[Encoder[Any], Sequence[Body]] = {}
     for seat in seated:
-        if seat.encode not in bodies:
-            bodies[seat.encode] = seat.encode(found)
         some = interest.interested(selector)
         if some is not None and seat in some.seats:  # it may have left at the checkpoint below
-            _write_one(interest, seat, bodies[seat.encode])
+            try:
+                if seat.encode not in bodies:
+                    bodies[seat.encode] = seat.encode(found)
+                _write_one(interest, seat, bodies[seat.encode])
+            except Exception:  # a bug of one face or transport costs those whom it concerns
+                log.exception("seat lost", selector=str(selector))
+                interest.lose_seat(seat)
         written += 1
         if written % SEATS_PER_CHECKPOINT == 0:
             await trio.lowlevel.checkpoint()
