@@ -44,8 +44,7 @@ _PAGE_ROWS: Final = 1_024
 """Judged without letting others run: a few milliseconds."""
 
 _LOOK_UP_KEYS: Final = 256
-_LOOK_UP_BYTES: Final = 4 * 1024 * 1024
-"""Looked at again together, beside the writer."""
+"""Looked at again without letting others run, beside the writer."""
 
 
 async def prune(
@@ -218,8 +217,9 @@ class _KeysRun:
         kept: list[Doomed] = []
         self._engine.pin(version)
         try:
-            for part in _parts(doomed):
+            for start in range(0, len(doomed), _LOOK_UP_KEYS):
                 await trio.lowlevel.checkpoint()
+                part = doomed[start : start + _LOOK_UP_KEYS]
                 kept += await self._unchanged_part(part, version, since)
         finally:
             self._engine.unpin(version)
@@ -231,7 +231,7 @@ class _KeysRun:
         keys = [row_key(Keyspace.STORE, row.key) for row in part]
         found = [self._engine.changed(version, key, since) for key in keys]
         cold = [key for key, changed in zip(keys, found, strict=True) if isinstance(changed, Cold)]
-        rows = await self._reads.rows(version, cold)
+        rows = await self._reads.rows(version, cold, values=False)
         newer = {row.key for row in rows if row is not None and row.sequence > since}
         return [
             row
@@ -250,14 +250,3 @@ def _fitting(
         if count and size > bytes_max:
             return count
     return min(len(doomed), keys_max)
-
-
-def _parts(doomed: Sequence[Doomed]) -> Iterator[Sequence[Doomed]]:
-    """Bounded runs of these, for all of whose values there is room."""
-    start = size = 0
-    for end, row in enumerate(doomed):
-        if end - start == _LOOK_UP_KEYS or (end > start and size + row.size > _LOOK_UP_BYTES):
-            yield doomed[start:end]
-            start, size = end, 0
-        size += row.size
-    yield doomed[start:]

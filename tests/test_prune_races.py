@@ -12,7 +12,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream import Platform, open_platform
 from exo_stream import prune as execution
-from exo_stream.decision import UNKNOWN, Answer, KeyRange, Need, Unknown, Write
 from exo_stream.errors import (
     LimitExceededError,
     PlatformClosedError,
@@ -20,13 +19,10 @@ from exo_stream.errors import (
     UnsupportedError,
 )
 from exo_stream.limits import KIB
-from exo_stream.model import Row
-from exo_stream.policies.deletion import Deletion, deletion, written_since
 from exo_stream.policies.policy import (
     DropAll,
     KeepLatest,
 )
-from exo_stream.policies.pruning import Doomed
 from exo_stream.policies.result import PruneCounts, PruneResult
 from exo_stream.regex.pattern import compile_regex
 from exo_stream.storage.verify import verify
@@ -296,33 +292,3 @@ async def test_a_prune_of_nine_methods_that_spares_everything_writes_nothing(
         meddling.writes = [{"deletes": [key(b"a", 0), key(b"a", 1)]}]
         result = await platform.prune([keys_policy(DropAll())])
         assert result == PruneResult((PruneCounts(matched=2, spared=2),), ())
-
-
-class OneKey:
-    """A view of one key, of which something is known or not."""
-
-    def __init__(self, known: bool | Unknown) -> None:
-        self.sequence = 9
-        self._known = known
-
-    def changed(self, keyspace: int, key: bytes, since: int) -> bool | Unknown:
-        assert (keyspace, key, since) == (0, b"a", 5)
-        return self._known
-
-    def row(self, keyspace: int, key: bytes) -> Row | Unknown | None:
-        raise AssertionError((keyspace, key))
-
-    def version(self, keyspace: int, key: bytes) -> int | Unknown:
-        raise AssertionError((keyspace, key))
-
-    def rows(self, wanted: KeyRange) -> list[Row] | Unknown:
-        raise AssertionError(wanted)
-
-
-def test_a_deletion_asks_for_what_it_does_not_know() -> None:
-    decide = deletion([Doomed(b"a", 1, 3)], 5, written_since)
-    assert decide(OneKey(UNKNOWN), 0) == Need(keys=[(0, b"a")])
-    write = decide(OneKey(known=False), 0)
-    assert isinstance(write, Write)
-    assert write.answer == Deletion(9)
-    assert decide(OneKey(known=True), 0) == Answer(Deletion(0, 1, 3))

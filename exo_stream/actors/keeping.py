@@ -9,12 +9,11 @@ import trio
 
 from exo_stream.actors.reads import Reads
 from exo_stream.logger import log
-from exo_stream.model import Keyspace
 from exo_stream.payload import EncodedBatch
 from exo_stream.policies.document import decode_retention
 from exo_stream.policies.policy import DropAll, InvalidPolicyError, KeepLatest
 from exo_stream.policies.retention import NO_RULES, LogRetention, RetentionState, cutoff
-from exo_stream.policies.rules import RETENTION_KEY
+from exo_stream.policies.rules import rules_in
 from exo_stream.snapshots import Snapshots
 from exo_stream.storage.engine import Engine, Retention
 
@@ -98,15 +97,7 @@ def as_rules(option: Retention) -> LogRetention:
 
 
 def _stored_by(batches: Sequence[EncodedBatch]) -> list[bytes | None]:
-    # A batch belongs to one face, so its first entry tells.
-    rule = Keyspace.STORE_RULE
-    return [
-        entry.value
-        for batch in batches
-        if (entries := batch.entries) and entries[0][0] == rule
-        for entry in entries
-        if entry.key == RETENTION_KEY
-    ]
+    return [value for batch in batches for value in rules_in(batch.entries)]
 
 
 def _decoded(value: bytes | None) -> tuple[LogRetention, str | None]:

@@ -44,13 +44,13 @@ def deletion(doomed: Sequence[Doomed], since: int, changed: Changed) -> Decision
         unknown: list[tuple[int, bytes]] = []
         spared_bytes = 0
         for row in doomed:
-            match changed(view, row, since):
-                case Unknown():
-                    unknown.append((int(Keyspace.STORE), row.key))
-                case True:
-                    spared_bytes += row.size
-                case False:
-                    kept.append(row)
+            has_changed = changed(view, row, since)
+            if isinstance(has_changed, Unknown):
+                unknown.append((int(Keyspace.STORE), row.key))
+            elif has_changed:
+                spared_bytes += row.size
+            else:
+                kept.append(row)
         if unknown:
             return Need(keys=unknown)
         if not kept:

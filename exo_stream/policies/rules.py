@@ -6,6 +6,7 @@ need no table of their own. Of the batch that holds one, the store's readers see
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from exo_stream.decision import Answer, Decision, Need, Unknown, Verdict, View, Write
@@ -33,3 +34,11 @@ def store_retention(retention: LogRetention) -> Decision[int]:
         return Write((Entry(int(Keyspace.STORE_RULE), RETENTION_KEY, value),), view.sequence)
 
     return decide
+
+
+def rules_in(entries: Sequence[Entry]) -> list[bytes | None]:
+    """What one batch stores as the log's retention, the last of it last; None clears it."""
+    # A batch belongs to one face, so its first entry tells; this is asked of every batch.
+    if not entries or entries[0][0] != Keyspace.STORE_RULE:
+        return []
+    return [entry.value for entry in entries if entry.key == RETENTION_KEY]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from exo_stream.model import Entry, Keyspace
 from exo_stream.policies.document import decode_retention
 from exo_stream.policies.policy import InvalidPolicyError
-from exo_stream.policies.rules import RETENTION_KEY
+from exo_stream.policies.rules import RETENTION_KEY, rules_in
 from exo_stream.storage.blocks import SUB_BLOCK_BITS
 from exo_stream.storage.database import Rows
 
@@ -27,11 +27,10 @@ class RuleCheck:
 
     def take_batch(self, sequence: int, entries: tuple[Entry, ...]) -> None:
         """Look at one batch of the log."""
-        if sequence <= self._sequence or not entries or entries[0][0] != Keyspace.STORE_RULE:
+        if sequence <= self._sequence:
             return
-        for entry in entries:
-            if entry.key == RETENTION_KEY:
-                self._sequence, self._value = sequence, entry.value
+        for value in rules_in(entries):
+            self._sequence, self._value = sequence, value
 
     def notes(self) -> tuple[str, ...]:
         """What is worth telling of the rules."""
