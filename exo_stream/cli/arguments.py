@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Final, NoReturn
 
 from exo_stream.cli.exit_codes import USAGE
 from exo_stream.cli.selecting import match_key, value_filter
 from exo_stream.cli.wording import from_argument
+from exo_stream.limits import MIB, Limits
 from exo_stream.model import SEQUENCE_MAX
 
 VERSION: Final = "0.1.0"
@@ -23,6 +26,9 @@ DEMO_FILE: Final = "exo-demo.duckdb"
 
 PATIENCE_SECONDS: Final = 60.0
 """How long a command outlives its server: longer than a restart, shorter than an operator's."""
+
+BATCH_BYTES_MAX: Final = 256 * MIB
+"""As far as ``Limits.batch_bytes_max`` may be raised."""
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -56,7 +62,27 @@ def address(word: str) -> Address:
     host, colon, port = word.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65_535:
         raise argparse.ArgumentTypeError(f"{word!r} is not HOST:PORT")
-    return Address((host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)))  # noqa: S104
+    if not host:
+        # Elsewhere this means every address of the machine: too much to open by leaving out a word.
+        raise argparse.ArgumentTypeError(
+            f"{word!r} names no host: 127.0.0.1{word} for this machine only,"
+            f" 0.0.0.0{word} for everybody"
+        )
+    return Address((host.removeprefix("[").removesuffix("]"), int(port)))
+
+
+def limit(word: str) -> tuple[str, int]:
+    """``NAME=VALUE``: one field of ``Limits``, and a whole number for it."""
+    name, _, value = word.partition("=")
+    if name not in {field.name for field in fields(Limits)}:
+        near = get_close_matches(name, [field.name for field in fields(Limits)], n=1)
+        hint = f"; perhaps {near[0]}" if near else ""
+        raise argparse.ArgumentTypeError(f"there is no limit {name!r}{hint}")
+    if not value.isdecimal() or not 1 <= int(value) <= SEQUENCE_MAX:
+        raise argparse.ArgumentTypeError(f"{name} is a number from 1 on, not {value!r}")
+    if name == "batch_bytes_max" and int(value) > BATCH_BYTES_MAX:
+        raise argparse.ArgumentTypeError(f"{name} may be {BATCH_BYTES_MAX} at most")
+    return name, int(value)
 
 
 def number_from(least: int, most: int = SEQUENCE_MAX) -> Callable[[str], int]:
@@ -190,6 +216,15 @@ def _serving(command: AddCommand) -> None:
         metavar="N",
         help="requests that one address may make in a second; by default as many as it likes",
     )
+    serve.add_argument(
+        "--limit",
+        type=limit,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another bound than the default, such as connections_max=500; the operations page"
+        " lists the names",
+    )
     kept = serve.add_argument_group("retention", "what the log keeps; everything by default")
     kept.add_argument("--retention-batches", type=number_from(1), metavar="N")
     kept.add_argument("--retention-seconds", type=number_from(1), metavar="N")
@@ -277,9 +312,10 @@ def _patient(parser: Parser) -> None:
     parser.add_argument(
         "--patience",
         type=seconds,
-        default=PATIENCE_SECONDS,
+        dest="first_patience",
         metavar="SECONDS",
-        help="how long to try again when the server goes away; 60 by default",
+        help="how long to try again when the server is not there, or goes away; by default it must"
+        " be there at first, and then 60",
     )
 
 
@@ -292,6 +328,11 @@ def _reading(command: AddCommand) -> None:
     scan.add_argument("--prefix", type=from_argument, default=b"")
     scan.add_argument("--limit", type=number_from(0), metavar="N")
     scan.add_argument("--reverse", action="store_true", help="from the last key to the first")
+    scan.add_argument(
+        "--reduce",
+        metavar="SPEC",
+        help="print counts, sums or extremes instead, as a JSON object says, or a file of one",
+    )
     batch = command("batch", "Print one batch of the log")
     batch.add_argument("sequence", type=number_from(0), metavar="SEQ")
     command("info", "Print what the log holds, and how large things are")

@@ -13,6 +13,7 @@ import trio
 from exo_stream.cli.connection import connected
 from exo_stream.cli.exit_codes import NOT_FOUND, OK
 from exo_stream.cli.output import Output
+from exo_stream.cli.reductions import reduce
 from exo_stream.cli.tables import print_table
 from exo_stream.cli.wording import Json, batch_object, named, readable, size
 from exo_stream.limits import STORE_KEY_BYTES_MAX
@@ -52,6 +53,8 @@ async def get(args: Namespace, out: Output) -> int:
 async def scan(args: Namespace, out: Output) -> int:
     """Print the pairs of a range, all at one sequence, as they arrive."""
     bounds = key_range(args.start, args.end, args.prefix)
+    if args.reduce is not None:
+        return await reduce(args, bounds, out)
     if bounds is None or args.limit == 0:
         await trio.lowlevel.checkpoint()
         return OK
