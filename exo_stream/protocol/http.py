@@ -207,6 +207,21 @@ class RequestParser:
             raise self._error
         return None
 
+    def whole_body(self) -> bytes | None:
+        """The rest of a request's body, if it is here to its end and in one piece; then it is
+        taken.
+        """
+        events = self._events
+        if events and events[0] is END_OF_BODY:
+            events.popleft()
+            return b""
+        if len(events) > 1 and events[1] is END_OF_BODY and isinstance(events[0], bytes):
+            body = events.popleft()
+            events.popleft()
+            assert isinstance(body, bytes), body
+            return body
+        return None
+
     def on_message_begin(self) -> None:
         """Called by httptools."""
         self._has_begun = True

@@ -29,6 +29,10 @@ _DRAIN_BYTES_MAX: Final = 65_536
 """So much of a body that nobody wanted is read to keep a connection; beyond it, it is closed."""
 
 
+_AT_ONCE_BYTES_MAX: Final = 65_536
+"""A larger answer is never copied for the part of it that the kernel does not take."""
+
+
 class HttpConnection:
     """The requests of one connection, one after the other."""
 
@@ -99,6 +103,7 @@ class HttpConnection:
         if not self._keep_alive:
             return False
         if not self._inbound.idle:
+            await trio.lowlevel.checkpoint()  # whoever sends many at once is one of many
             return True
         with trio.move_on_after(seconds) as self._idle:
             return await self._inbound.wait_bytes()
@@ -106,10 +111,14 @@ class HttpConnection:
 
     async def _next_head(self, deadline: float) -> Head | None:
         """The next head, ``None`` if the peer left before it."""
-        with trio.move_on_at(deadline) as scope:
-            event = await self._inbound.next_event()
-        if scope.cancelled_caught:
-            raise RefusedError(408, "invalid_request", "the head did not arrive in time")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # Most heads come whole, and need no deadline.
+        event = self._inbound.next_now()
+        if event is None:
+            with trio.move_on_at(deadline) as scope:
+                event = await self._inbound.next_event()
+            if scope.cancelled_caught:
+                raise RefusedError(408, "invalid_request", "the head did not arrive in time")
         assert event is None or isinstance(event, Head | EndOfBody), event
         if isinstance(event, EndOfBody):
             # That of a request without a body, whose handler had no reason to ask for it.
@@ -125,7 +134,7 @@ class HttpConnection:
             answer = await self._ask(request)
             if isinstance(answer, Takeover):
                 return answer
-            if not request.finished:
+            if not request.finished and request.read_now() is None:
                 await self._settle(request)
             if isinstance(answer, Streamed):
                 await self._stream(answer, head)
@@ -176,7 +185,14 @@ class HttpConnection:
         ends = framing(response.status, len(response.body), self._version)
         head = self._render(response.status, response.headers + ends)
         self._head_sent = True
-        await self._transport.send_all(head + response.body if with_body else head)
+        data = head + response.body if with_body else head
+        # Whoever asked has yielded once already, and most answers fit into the kernel's buffer.
+        if len(data) > _AT_ONCE_BYTES_MAX or not self._transport.try_send(data):
+            await self._transport.send_all(data)
+        elif self._transport.bytes_held:
+            await self._transport.flush()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _stream(self, response: Streamed, head: Head) -> None:
         ends = framing(response.status, None, head.version)

@@ -49,6 +49,15 @@ class Inbound:
             self.parser.feed(data)
         return event
 
+    def next_now(self) -> Event | None:
+        """The next event of what has been received; ``None`` if more is needed for it.
+
+        Raises RefusedError for bytes that are no request.
+        """
+        while (event := self.parser.next_event()) is None and self._ahead:
+            self.parser.feed(self._ahead.popleft())
+        return event
+
     @property
     def idle(self) -> bool:
         """Whether no part of a next request has arrived."""
@@ -129,6 +138,21 @@ class Request:
         """Whether the peer waits to be told that it may send its body."""
         return self._expects
 
+    def read_now(self) -> bytes | None:
+        """The whole body if it came with its head, as most do, held as ``read`` holds it; or None,
+        and nothing has changed.
+        """
+        if self.finished or self._expects or self.failed or self._received:
+            return None
+        if self.head.length is None or self.head.length > self.bytes_max:
+            return None
+        body = self._inbound.parser.whole_body()
+        if body is not None:
+            self.finished = True
+            self._received = len(body)
+            self._share.take(len(body))
+        return body
+
     async def receive(self) -> bytes:
         """The next piece of the body, ``b""`` at its end.
 
@@ -191,7 +215,6 @@ class Request:
         Raises OverloadedError when the budget is used up.
         """
         self._share.take(size)
-
 
     async def wait_hold(self, size: int) -> None:
         """Count ``size`` bytes more of this exchange as soon as there is room for them."""

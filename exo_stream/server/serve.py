@@ -49,8 +49,9 @@ async def serve(
 
     Loopback by default. Pages of foreign origins are refused unless ``allow_origins`` lists them
     (``*`` is all); requests must name this machine, an address, ``host`` or one of
-    ``allow_hosts``. ``streams`` says how streams are served. ``nursery.start`` answers with the address and port once connections are
-    accepted; port 0 is any free one. Raises UnavailableError if the port cannot be had.
+    ``allow_hosts``. ``streams`` says how streams are served. ``nursery.start`` answers with the
+    address and port once connections are accepted; port 0 is any free one. Raises
+    UnavailableError if the port cannot be had.
     """
     sockets = await _listen(host, port)
     visitors = Visitors.welcome((host, *allow_hosts), allow_origins)

@@ -60,7 +60,7 @@ def read_query(query: str) -> ReadQuery:
 
 
 def streams_query(query: str) -> list[tuple[str, str]]:
-    """The names and offsets in the query of a read of several streams: ``from=OFFSET:NAME`` …
+    """The names and offsets in the query of a read of several streams, ``from=OFFSET:NAME`` each.
 
     Raises RefusedError with INVALID_OFFSET, INVALID_STREAM_NAME or BAD_REQUEST.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -12,7 +11,7 @@ import trio
 from exo_stream.errors import ExoStreamError
 from exo_stream.logger import log
 from exo_stream.platform import Platform
-from exo_stream.protocol.http import Headers, RefusedError
+from exo_stream.protocol.http import Headers, RefusedError, Response
 from exo_stream.protocol.origin import ANY
 from exo_stream.protocol.streams.asked import fields_of
 from exo_stream.protocol.streams.cors import METHODS, PREFLIGHT, origin_headers
@@ -137,5 +136,10 @@ class StreamRoutes:
 
 
 def _with(answer: Answer, headers: Headers) -> Answer:
-    assert not isinstance(answer, Takeover), answer
-    return replace(answer, headers=answer.headers + headers)
+    match answer:
+        case Response(status, own, body):
+            return Response(status, own + headers, body)
+        case Streamed(status, own, write):
+            return Streamed(status, own + headers, write)
+        case Takeover():
+            raise AssertionError("no stream is taken over")

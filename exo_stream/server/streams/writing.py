@@ -181,6 +181,10 @@ class Writing:
             return b""
         if length is not None and length > self._bytes_max and request.continues:
             raise self._too_large(length)
+        body = request.read_now()
+        if body is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return body
         size = 0
         pieces: list[bytes] = []
         while piece := await request.receive():
