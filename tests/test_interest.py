@@ -9,15 +9,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exo_stream.interest import Interest, Seat
+from exo_stream.interest import LOOK_STEPS, Interest, Seat
+from exo_stream.keys import MatchKey
 from exo_stream.limits import Limits
 from exo_stream.matchers import matcher_of
 from exo_stream.model import Entry, Keyspace
 from exo_stream.payload import EncodedBatch
-from exo_stream.selectors import Selector
+from exo_stream.selectors import AnySelector, ExactValue, Selector, StoreSelector, ValueRegex
 
 KEYS = st.binary(max_size=3).map(lambda key: bytes(byte % 3 for byte in key))
-SELECTORS = st.builds(Selector, KEYS, st.sampled_from([Keyspace.STORE, Keyspace.EVENT]))
+PREFIXES = st.builds(Selector, KEYS, st.sampled_from([Keyspace.STORE, Keyspace.EVENT]))
+MATCH_KEYS = st.builds(
+    lambda bits, prefix, regex: MatchKey(bits, prefix % (1 << bits), regex),
+    st.sampled_from([0, 3, 6, 8, 14, 16]),
+    st.sampled_from([0, 1, 2, 0x101]),
+    st.sampled_from([".*", r"\x01", r"\x02$"]),
+)
+SPECIAL = st.builds(
+    StoreSelector,
+    st.lists(MATCH_KEYS, max_size=3).map(tuple),
+    st.sampled_from([(), (ExactValue(b""),), (ValueRegex("x"),)]),
+    KEYS,
+)
+SELECTORS = st.one_of(PREFIXES, SPECIAL)
 BATCHES = st.lists(
     st.tuples(
         st.sampled_from([Keyspace.STORE, Keyspace.EVENT, Keyspace.PRODUCER]),
@@ -48,7 +62,7 @@ def seat_of(selector: Selector, sequence: int) -> Seat[Any]:
 
 @given(st.sets(SELECTORS, max_size=8), BATCHES)
 def test_the_index_finds_what_matching_one_by_one_finds(
-    selectors: set[Selector], written: list[tuple[Keyspace, list[bytes]]]
+    selectors: set[AnySelector], written: list[tuple[Keyspace, list[bytes]]]
 ) -> None:
     interest = interest_at(0)
     for selector in selectors:
@@ -60,12 +74,58 @@ def test_the_index_finds_what_matching_one_by_one_finds(
     expected = {
         selector: found
         for selector in selectors
-        if (found := [part for batch in batches if (part := selector.select(batch))])
+        if (found := [part for b in batches if (part := matcher_of(selector).select(b))])
     }
     matched = interest.match(batches)
     assert {s: [plain(part) for part in found] for s, found in matched.items()} == {
         s: [plain(part) for part in found] for s, found in expected.items()
     }
+
+
+@given(SPECIAL, SPECIAL)
+def test_equal_selectors_share_and_leave_nothing_behind(
+    one: StoreSelector, other: StoreSelector
+) -> None:
+    interest = interest_at(0)
+    parked = [(selector, interest.park(selector)) for selector in (one, other, one)]
+    assert len(interest._all) == len({one, other})
+    for selector, sleeper in parked:
+        interest.unpark(selector, sleeper)
+    assert interest._all == {}
+    assert not interest._by_lead
+
+
+def test_what_would_be_too_much_work_is_left_to_those_who_asked() -> None:
+    """Those who follow a prefix have their part all the same."""
+    special = StoreSelector((MatchKey(0, 0, "a"),), (ValueRegex("(?-u)a{90}b"),))
+    entries = (Entry(Keyspace.STORE, b"k", b"v" * 100),)
+    large = EncodedBatch(1, 0, entries=entries)
+    work = matcher_of(special).steps(entries)
+    too_much: dict[AnySelector, list[EncodedBatch]] = {special: []}
+    for steps_max, expected in ((work - 1, too_much), (work, {})):
+        interest = Interest(0, matcher_of, steps_max=steps_max)
+        interest.park(special)
+        interest.park(Selector(b"k"))
+        matched = interest.match([large])
+        assert [plain(part) for part in matched.pop(Selector(b"k"))] == [plain(large)]
+        assert matched == expected
+
+
+def test_many_entries_are_too_much_work_before_they_are_found() -> None:
+    interest = Interest(0, matcher_of, steps_max=LOOK_STEPS)
+    special = StoreSelector((MatchKey(0, 0, "a"),))
+    interest.park(special)
+    assert interest.match([batch(1, b"a", b"b", b"c")]) == {special: []}
+
+
+def test_an_entry_that_begins_as_two_match_keys_ask_is_found_once_and_twins_twice() -> None:
+    interest = interest_at(0)
+    special = StoreSelector((MatchKey(0, 0, "a"), MatchKey(8, 0x61, ".*")))
+    interest.park(special)
+    twins = batch(1, b"a", b"x", b"a")
+    [(selector, [part])] = interest.match([twins]).items()
+    assert selector == special
+    assert [entry.key for entry in part.entries] == [b"a", b"a"]
 
 
 def test_nobody_is_interested_in_nothing() -> None:
