@@ -37,12 +37,13 @@ from exo_stream.reduce.checks import check_request
 from exo_stream.reduce.request import ReduceRequest, ReduceResult
 from exo_stream.regex.pattern import compile_regex
 from exo_stream.scan import Scan, bounds
-from exo_stream.selectors import Selector, ValueFilter, check_selector, selector_for
+from exo_stream.selectors import Selector, ValueFilter
 from exo_stream.starts import chosen_start
 from exo_stream.storage.engine import (
     EngineStatistics,
 )
 from exo_stream.storage.hop import TimedHop
+from exo_stream.streams.checks import chosen_selector
 from exo_stream.streams.streams import Streams
 from exo_stream.writes import (
     LargeWrite,
@@ -450,6 +451,8 @@ class Platform:
         prefix: bytes = b"",
         match: Sequence[MatchKey] | None = None,
         values: Sequence[ValueFilter] | None = None,
+        stream: str | None = None,
+        streams_prefix: str | None = None,
         after: Cursor | str | None = None,
         from_sequence: int | None = None,
         start: Literal["oldest", "now"] | None = None,
@@ -464,7 +467,8 @@ class Platform:
         ``after`` a cursor (exclusive), ``from_sequence`` (inclusive), ``start`` ``"oldest"`` or
         ``"now"``, the ``last`` so many sequence numbers, ``since_time``, or with ``snapshot``
         the matching rows of the table first. Use it as ``async with platform.subscribe() as
-        feed: async for batch in feed: …``.
+        feed: async for batch in feed: …``. Instead of keys it may follow a ``stream``, or all
+        whose names begin with ``streams_prefix``: ``stream_change`` says what such a batch means.
         """
         chosen = chosen_start(
             after=after,
@@ -474,9 +478,7 @@ class Platform:
             since_time=since_time,
             snapshot=snapshot,
         )
-        check_keys([prefix])
-        selector = selector_for(prefix=prefix, match=match, values=values)
-        check_selector(selector)
+        selector = chosen_selector(prefix, match, values, stream, streams_prefix)
         return LocalFeed(self.sources, selector, chosen)
 
     async def info(self) -> Information:

@@ -24,9 +24,6 @@ URL: Final = "ws://127.0.0.1:4437/v1/ws"
 
 DEMO_FILE: Final = "exo-demo.duckdb"
 
-PATIENCE_SECONDS: Final = 60.0
-"""How long a command outlives its server: longer than a restart, shorter than an operator's."""
-
 BATCH_BYTES_MAX: Final = 256 * MIB
 """As far as ``Limits.batch_bytes_max`` may be raised."""
 
@@ -139,7 +136,7 @@ def parser() -> Parser:
     )
     whole.add_argument("--version", action="version", version=f"exo-stream {VERSION}")
     url = os.environ.get("EXO_STREAM_URL") or URL
-    whole.set_defaults(json=False, debug=False, log_level="", url=url, patience=PATIENCE_SECONDS)
+    whole.set_defaults(json=False, debug=False, log_level="", url=url, patience=None)
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, *, description: str = "") -> Parser:
@@ -312,7 +309,6 @@ def _patient(parser: Parser) -> None:
     parser.add_argument(
         "--patience",
         type=seconds,
-        dest="first_patience",
         metavar="SECONDS",
         help="how long to try again when the server is not there, or goes away; by default it must"
         " be there at first, and then 60",
@@ -380,6 +376,10 @@ def _choosing(follow: Parser) -> None:
         "anywhere, in the dialect of Rust's regex::bytes",
     )
     chosen.add_argument("--prefix", type=from_argument, default=b"", help="only keys that begin so")
+    chosen.add_argument("--stream", metavar="NAME", help="no keys, but this stream")
+    chosen.add_argument(
+        "--stream-prefix", metavar="P", help="no keys, but the streams whose names begin so"
+    )
     chosen.add_argument(
         "--match",
         type=match_key,

@@ -11,7 +11,14 @@ from exo_stream.cli.cursor_file import CursorFile
 from exo_stream.cli.exit_codes import OK
 from exo_stream.cli.feed_text import Aligned, as_columns, as_json
 from exo_stream.cli.output import Output, is_colourful
-from exo_stream.errors import InvalidRequestError
+from exo_stream.cli.stream_text import change_object, presented
+from exo_stream.cli.wording import json_line
+from exo_stream.errors import (
+    BatchEvictedError,
+    CursorAheadError,
+    InvalidRequestError,
+    LogMismatchError,
+)
 from exo_stream.feed import FeedMessage
 from exo_stream.model import Batch, Cursor
 
@@ -25,14 +32,24 @@ async def follow(args: Namespace, out: Output) -> int:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(until_unread)
-        await _print_feed(args, out)
+        try:
+            await _print_feed(args, out)
+        except (BatchEvictedError, CursorAheadError, LogMismatchError) as error:
+            if args.cursor_file is not None:
+                # Only its user knows whether what was missed matters: nothing is skipped silently.
+                error.args = (
+                    f"{error}; remove {args.cursor_file} to begin again, with --snapshot to have"
+                    " the table first",
+                )
+            raise
         nursery.cancel_scope.cancel()
     return OK
 
 
 async def _print_feed(args: Namespace, out: Output) -> None:
     file, after = _resumed(args)
-    printer, left = FeedPrinter(out, file), args.count
+    follows_streams = args.stream is not None or args.stream_prefix is not None
+    printer, left = FeedPrinter(out, file, streams=follows_streams), args.count
     is_new = after is None
     async with (
         connected(args) as client,
@@ -40,6 +57,8 @@ async def _print_feed(args: Namespace, out: Output) -> None:
             prefix=args.prefix,
             match=args.match,
             values=args.value,
+            stream=args.stream,
+            streams_prefix=args.stream_prefix,
             after=args.after if is_new else after,
             from_sequence=args.from_sequence if is_new else None,
             start=args.start if is_new else None,
@@ -74,20 +93,28 @@ def _resumed(args: Namespace) -> tuple[CursorFile | None, Cursor | None]:
 class FeedPrinter:
     """Prints a feed's messages in the form that its output asks for, and saves their cursors."""
 
-    def __init__(self, out: Output, file: CursorFile | None = None) -> None:
+    def __init__(
+        self, out: Output, file: CursorFile | None = None, *, streams: bool = False
+    ) -> None:
         self._out = out
+        self._streams = streams
         self._file = file
         self._aligned = Aligned(color=is_colourful())
 
     def hand_over(self, message: FeedMessage) -> None:
         """Print one message in one write; then save its cursor, if it has one."""
-        if self._out.is_json:
+        if self._streams and self._out.is_json and isinstance(message, Batch):
+            text = json_line(change_object(message)) + "\n"
+        elif self._out.is_json:
             text = as_json(message)
         elif self._out.is_terminal:
-            text = self._aligned.render(message, self._out.size[0])
+            text = self._aligned.render(self._shown(message), self._out.size[0])
         else:
-            text = as_columns(message)
+            text = as_columns(self._shown(message))
         self._out.write(text.encode(errors="replace"))
         cursor = getattr(message, "cursor", None)
         if self._file is not None and cursor is not None:
             self._file.save(cursor)
+
+    def _shown(self, message: FeedMessage) -> FeedMessage:
+        return presented(message) if self._streams else message

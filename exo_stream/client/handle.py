@@ -52,9 +52,10 @@ from exo_stream.reduce.checks import check_request
 from exo_stream.reduce.document import encode_request
 from exo_stream.reduce.request import ReduceRequest, ReduceResult
 from exo_stream.regex.pattern import compile_regex
-from exo_stream.selectors import ValueFilter, check_selector, selector_for
+from exo_stream.selectors import ValueFilter
 from exo_stream.starts import chosen_start
 from exo_stream.storage.engine import EngineStatistics
+from exo_stream.streams.checks import chosen_selector
 from exo_stream.writes import Requirement, check_keys
 
 R = TypeVar("R")
@@ -340,6 +341,8 @@ class Client:
         prefix: bytes = b"",
         match: Sequence[MatchKey] | None = None,
         values: Sequence[ValueFilter] | None = None,
+        stream: str | None = None,
+        streams_prefix: str | None = None,
         after: Cursor | str | None = None,
         from_sequence: int | None = None,
         start: Literal["oldest", "now"] | None = None,
@@ -353,6 +356,7 @@ class Client:
 
         With ``match`` only entries of which the rest of the key matches one of these, with
         ``values`` only those whose value passes one of these filters, which no deletion does.
+        ``stream`` and ``streams_prefix`` follow streams instead, as there.
         The starts are those of ``Platform.subscribe``. Use it as ``async with
         client.subscribe() as feed: async for batch in feed: …``.
         """
@@ -364,9 +368,7 @@ class Client:
             since_time=since_time,
             snapshot=snapshot,
         )
-        check_keys([prefix])
-        selector = selector_for(prefix=prefix, match=match, values=values)
-        check_selector(selector)
+        selector = chosen_selector(prefix, match, values, stream, streams_prefix)
         if slow not in {"catch_up", "disconnect"}:
             raise InvalidRequestError("a slow reader may 'catch_up' or 'disconnect'")
         if heartbeat_seconds is not None:

@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from typing import Final
 
 from exo_stream.errors import InvalidRequestError
+from exo_stream.keys import MatchKey
 from exo_stream.limits import Limits
+from exo_stream.selectors import (
+    AnySelector,
+    StreamSelector,
+    ValueFilter,
+    check_selector,
+    selector_for,
+)
 from exo_stream.stream_errors import EmptyAppendError, InvalidStreamNameError, StreamTooLargeError
 from exo_stream.streams.values import StreamConfig, StreamProducer
+from exo_stream.writes import check_keys
 
 NAME_BYTES_MAX: Final = 1_024
 RESERVED: Final = "__ds"
@@ -151,3 +160,28 @@ def check_text(what: str, text: str) -> None:
         raise InvalidRequestError(f"{what} is Unicode text") from None
     if size > NAME_BYTES_MAX:
         raise InvalidRequestError(f"{what} has at most {NAME_BYTES_MAX} bytes")
+
+
+def chosen_selector(
+    prefix: bytes,
+    match: Sequence[MatchKey] | None,
+    values: Sequence[ValueFilter] | None,
+    stream: str | None,
+    streams_prefix: str | None,
+) -> AnySelector:
+    """The selector of the keys, or the streams, that a subscription asks for, checked.
+
+    Raises InvalidRequestError for one that cannot be, or that asks for both.
+    """
+    if stream is None and streams_prefix is None:
+        check_keys([prefix])
+        selector = selector_for(prefix=prefix, match=match, values=values)
+        check_selector(selector)
+        return selector
+    if (stream is not None and streams_prefix is not None) or prefix or match or values:
+        raise InvalidRequestError("a subscription is to a stream, to streams, or to keys")
+    if stream is not None:
+        check_name(stream)
+        return StreamSelector(stream)
+    check_text("a prefix", streams_prefix or "")
+    return StreamSelector(streams_prefix or "", is_prefix=True)
