@@ -180,7 +180,9 @@ class LayoutReader:
         start = add(
             f"(CASE WHEN {is_short} THEN {at.plus(3)} ELSE {at.plus(4)} END)", one, *at.needs
         )
-        length = f"CASE WHEN {is_short} THEN {one} ELSE {one}::INTEGER - 128 + 128 * {two} END"
+        length = (
+            f"CASE WHEN {is_short} THEN {one} ELSE {one}::INTEGER - 128 + 128 * {two}::INTEGER END"
+        )
         end = add(f"({start} - 1 + ({length}))", one, two, start)
         return start, end, f"({is_short} OR {two} BETWEEN 1 AND {SHORT_MAX})"
 
