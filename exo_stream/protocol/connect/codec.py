@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 from typing import Final, TypeVar
 
@@ -30,7 +31,8 @@ class Codec(Enum):
         """The bytes of ``message``."""
         if self is Codec.PROTO:
             return message.SerializeToString()
-        return json_format.MessageToJson(message, indent=None, ensure_ascii=False).encode()
+        value = json_format.MessageToDict(message)
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
     def decode(self, data: bytes, kind: type[M], items_max: int) -> M:
         """The message of this kind that ``data`` is.
