@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from exo_stream.cli.arguments import PATIENCE_SECONDS, URL, VERSION, parser
-from exo_stream.cli.exit_codes import NOT_FOUND, OK, UNAVAILABLE
+from exo_stream.cli.arguments import URL, VERSION, parser
+from exo_stream.cli.exit_codes import NOT_FOUND, OK, UNAVAILABLE, USAGE
 from tests.pages import ROOT
 from tests.served import Said, Served, serving, speak
 
@@ -56,10 +56,37 @@ def test_of_two_places_the_one_after_the_command_counts() -> None:
 def test_what_is_not_said_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     args = parser().parse_args(["put", "k", "v"])
     assert (args.url, args.json, args.debug, args.log_level) == (URL, False, False, "")
-    assert args.patience == PATIENCE_SECONDS
+    assert args.patience is None
     monkeypatch.setenv("EXO_STREAM_URL", NOWHERE)
     assert parser().parse_args(["put", "k", "v"]).url == NOWHERE
     assert parser().parse_args(["--url", URL, "put", "k", "v"]).url == URL
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--limit", "conections_max=1"], "no limit 'conections_max'; perhaps connections_max"),
+        (["--limit", "xyz=1"], "there is no limit 'xyz';"),
+        (["--limit", "snapshots_max"], "snapshots_max is a number from 1 on, not ''"),
+        (["--limit", "snapshots_max=0"], "snapshots_max is a number from 1 on, not '0'"),
+        (["--limit", "snapshots_max=1.5"], "snapshots_max is a number from 1 on, not '1.5'"),
+        (["--limit", "batch_bytes_max=268435457"], "batch_bytes_max may be 268435456 at most"),
+        (["--listen", ":4437"], "':4437' names no host: 127.0.0.1:4437 for this machine only"),
+        (["--listen", "localhost"], "'localhost' is not HOST:PORT"),
+    ],
+)
+def test_what_serve_cannot_take_is_one_sentence(
+    say: Callable[..., Said], words: list[str], complaint: str
+) -> None:
+    done = say("serve", "x", *words)
+    assert (done.code, complaint in done.sentence) == (USAGE, True), done
+
+
+def test_limits_and_addresses_are_read() -> None:
+    words = ["--limit", "snapshots_max=2", "--limit", "ping_seconds=5", "--listen", "[::1]:0"]
+    args = parser().parse_args(["serve", "x", *words])
+    assert args.limit == [("snapshots_max", 2), ("ping_seconds", 5)]
+    assert args.listen == ("::1", 0)
 
 
 @pytest.fixture

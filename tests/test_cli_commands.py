@@ -55,6 +55,23 @@ def feed_stdin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes) 
     monkeypatch.setattr("exo_stream.cli.publish.STDIN", source)
 
 
+def test_a_cursor_that_was_evicted_comes_with_advice(say: Say, tmp_path: Path) -> None:
+    file = tmp_path / "cursor"
+    with serving(tmp_path / "x.duckdb") as server:
+        ask = partial(say, "--url", server.url)
+        ask("put", "k", "1")
+        assert ask("follow", "--count", "1", "--cursor-file", file).code == OK
+        ask("put", "k", "2")
+        ask("prune", "3")
+        done = ask("follow", "--cursor-file", file)
+        assert done.code == NOT_FOUND
+        assert done.sentence.endswith(
+            f"batch is 3; remove {file} to begin again, with --snapshot to have the table first"
+        )
+        cursor = file.read_text().strip()
+        assert ask("follow", "--after", cursor).sentence.endswith("oldest retained batch is 3")
+
+
 def test_what_was_put_can_be_got(ask: Say) -> None:
     sequence = int(ask("put", "greeting", "grüße").out)
     assert ask("get", "greeting") == Said(OK, "grüße".encode(), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,22 @@ def test_a_file_that_holds_no_cursor_is_refused_and_kept(tmp_path: Path, content
 
 
 def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match="cannot be read: Is a directory"):
+    with pytest.raises(InvalidRequestError, match="is no file"):
         CursorFile(tmp_path).load()
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InvalidRequestError, match="is no file"):
+        CursorFile(tmp_path / "fifo").load()
+    with pytest.raises(InvalidRequestError, match="missing is no directory"):
+        CursorFile(tmp_path / "missing" / "c").load()
     with pytest.raises(InvalidRequestError, match="cannot be written: No such file"):
         CursorFile(tmp_path / "missing" / "c").save(CURSOR)
+
+
+def test_a_link_to_a_cursor_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "c").symlink_to(tmp_path / "real" / "c")
+    file = CursorFile(tmp_path / "c")
+    assert file.load() is None
+    file.save(CURSOR)
+    assert (tmp_path / "c").is_symlink()
+    assert CursorFile(tmp_path / "real" / "c").load() == CURSOR

@@ -145,6 +145,30 @@ async def test_a_snapshot_that_is_cut_begins_again_and_says_so(clock: MockClock)
         assert b"new" in rows
 
 
+async def test_patience_may_cover_the_first_connection_too(clock: MockClock) -> None:
+    async with in_memory()() as platform, networked(platform) as network:
+        network.is_down = True
+        with pytest.raises(UnavailableError, match="the network is down"):
+            async with connected_over(network):
+                pass
+        before = trio.current_time()
+        bounds: list[Any] = [{"attempts_max": 5}, {"outage_seconds_max": 20}]
+        for bound in bounds:
+            with pytest.raises(UnavailableError, match="the network is down"):
+                async with connected_over(network, covers_first=True, **bound):
+                    pass
+        assert trio.current_time() > before
+
+        async def repair() -> None:
+            await trio.sleep(3)
+            network.is_down = False
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(repair)
+            async with connected_over(network, covers_first=True) as client:
+                assert await client.put_batch([(b"k", b"v")]) == 1
+
+
 async def test_when_patience_is_used_up_callers_are_told_and_later_ones_succeed(
     clock: MockClock,
 ) -> None:

@@ -219,8 +219,8 @@ def _serving(command: AddCommand) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="another bound than the default, such as connections_max=500; the operations page"
-        " lists the names",
+        help="another bound than the default, such as connections_max=500; the names are those"
+        " of exo_stream.Limits",
     )
     kept = serve.add_argument_group("retention", "what the log keeps; everything by default")
     kept.add_argument("--retention-batches", type=number_from(1), metavar="N")

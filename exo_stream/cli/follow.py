@@ -37,10 +37,8 @@ async def follow(args: Namespace, out: Output) -> int:
         except (BatchEvictedError, CursorAheadError, LogMismatchError) as error:
             if args.cursor_file is not None:
                 # Only its user knows whether what was missed matters: nothing is skipped silently.
-                error.args = (
-                    f"{error}; remove {args.cursor_file} to begin again, with --snapshot to have"
-                    " the table first",
-                )
+                advice = f"remove {args.cursor_file} to begin again"
+                error.args = (f"{error}; {advice}, with --snapshot to have the table first",)
             raise
         nursery.cancel_scope.cancel()
     return OK

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 
 import trio
 
 from exo_stream.cli.exit_codes import OK
 from exo_stream.cli.output import Output
+from exo_stream.limits import Limits
 from exo_stream.opening import open_platform
 from exo_stream.server.serve import serve as serve_platform
 from exo_stream.server.streams.settings import StreamSettings
@@ -21,7 +23,11 @@ async def serve(args: Namespace, out: Output) -> int:
     kept = Retention(args.retention_batches, args.retention_seconds, args.retention_bytes)
     host, port = args.listen
     async with (
-        open_platform(args.file, retention=None if kept == Retention() else kept) as platform,
+        open_platform(
+            args.file,
+            limits=replace(Limits(), **dict(args.limit)),
+            retention=None if kept == Retention() else kept,
+        ) as platform,
         trio.open_nursery() as nursery,
     ):
         address = await nursery.start(

@@ -131,18 +131,35 @@ class Link:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Connect, and stay connected until ``finish``.
 
-        Raises UnavailableError if the first attempt fails: a wrong URL is not worth patience.
+        Raises UnavailableError if the first attempt fails, unless patience covers it.
         """
         try:
             with self._scope:
-                async with self._connected() as connection:
-                    task_status.started()
-                    await self._converse(connection)
+                self._lost_at = trio.current_time()
+                while not self.log_id:
+                    await self._connect_first(task_status)
                 while not self._finishing:
                     await self._come_back()
         finally:
             self._closed = True
             self._give_up("the client is closed")
+
+    async def _connect_first(self, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            async with self._connected() as connection:
+                task_status.started()
+                await self._converse(connection)
+        except UnavailableError:
+            outage_seconds = trio.current_time() - self._lost_at
+            if (
+                self.log_id
+                or not self.patience.covers_first
+                or self._attempt + 1 >= self.patience.attempts_max
+                or outage_seconds >= self.patience.outage_seconds_max
+            ):
+                raise
+            self._attempt += 1
+            await self.pause(self._attempt)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:

@@ -14,6 +14,8 @@ class Patience:
     connections lost under one call before its caller is, whatever they brought to others."""
     outage_seconds_max: float = 60
     """The same in time: no attempt begins later than this after the connection was lost."""
+    covers_first: bool = False
+    """Whether the first connection is tried again too; by default a wrong URL is told at once."""
     pause_seconds_min: float = 0.1
     """The longest pause before the second attempt; it doubles from one to the next."""
     pause_seconds_max: float = 5
