@@ -572,16 +572,17 @@ async def test_streams_are_listed_by_prefix_page_by_page(world: World) -> None:
 
 async def test_a_time_to_live_slides_with_every_access_but_not_with_head(world: World) -> None:
     await world.streams.create_stream_with_data("s", StreamConfig("text/plain", 60), [b"x"])
-    for touch in (
-        lambda: world.streams.read("s"),
-        lambda: world.streams.read("s", "now"),
-        lambda: world.streams.append("s", b"y"),
-        lambda: world.streams.append_with_producer("s", [b"z"], None, StreamProducer("p", 0, 0)),
-        lambda: world.streams.close_stream("s"),
+    producer = StreamProducer("p", 0, 0)
+    for touch, *asked in (
+        (world.streams.read, "s"),
+        (world.streams.read, "s", "now"),
+        (world.streams.append, "s", b"y"),
+        (world.streams.append_with_producer, "s", [b"z"], None, producer),
+        (world.streams.close_stream, "s"),
     ):
         world.clock.advance(59)
         assert (await world.streams.head("s")).config.ttl_seconds == 60
-        await touch()
+        await touch(*asked)
     world.clock.advance(59)
     await world.streams.head("s")
     world.clock.advance(1)
@@ -681,6 +682,7 @@ async def test_a_fork_without_an_offset_leaves_at_the_tail(world: World) -> None
 async def test_a_sub_offset_cuts_the_append_that_follows(
     world: World,
     content_type: str,
+    *,
     messages: list[bytes],
     offset: int | None,
     sub_offset: int,
