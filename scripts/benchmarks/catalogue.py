@@ -15,6 +15,7 @@ ROWS: Final = (
     Row("pace", "fan-out of 50 batches a second to 1,000 subscribers", "pace"),
     Row("stopped", "the same beside clients that have stopped", "stopped"),
     Row("replay", "replay over one WebSocket", "replay"),
+    Row("connect", "the store's own API: Put, Get and replay by Connect, binary", "connect"),
     Row("prefixes", "ingest beside 1,000 subscribers with 1,000 prefixes", "prefixes"),
     Row("sustained", "sustained ingest with folding and merging", "sustained"),
     Row("table", "growth: puts, cold reads, memory, file size, opening", "table"),
