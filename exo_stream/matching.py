@@ -104,6 +104,9 @@ class Matching:
             del self._held[selector]
             self._regexes -= Counter(held.matcher.regexes)
             self._special -= isinstance(selector, StoreSelector)
+            for key, heavy in list(self._heavy.items()):
+                if key[0] is held.matcher and heavy.is_known:
+                    del self._heavy[key]
 
     async def select(self, matcher: Matcher, batches: Sequence[EncodedBatch]) -> list[EncodedBatch]:
         """What ``matcher`` finds in each of some batches; others get their turns meanwhile."""
