@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exo_stream.reduce.key_values import (
@@ -47,6 +47,7 @@ def test_bits_are_interleaved_as_the_exoware_store_has_them(fields: list[str], w
     assert interleave([bytes.fromhex(field) for field in fields]).hex() == woven
 
 
+@settings(max_examples=25)
 @given(st.lists(st.binary(min_size=1, max_size=5), min_size=1, max_size=4))
 def test_what_is_interleaved_is_found_again(fields: list[bytes]) -> None:
     woven = interleave(fields)
@@ -67,6 +68,7 @@ def test_bits_past_the_end_are_none() -> None:
 
 
 @pytest.mark.parametrize("kind", INTEGER_KINDS)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_the_order_of_bytes_is_the_order_of_integers(kind: Kind, data: st.DataObject) -> None:
     low, high = integer_bounds(kind)
@@ -78,6 +80,7 @@ def test_the_order_of_bytes_is_the_order_of_integers(kind: Kind, data: st.DataOb
     assert decode_ordered(kind, encoded[0]) == one
 
 
+@settings(max_examples=25)
 @given(st.floats(), st.floats())
 def test_the_order_of_bytes_is_the_order_of_floats(one: float, other: float) -> None:
     encoded = [encode_ordered(Scalar(Kind.FLOAT64, number)) for number in (one, other)]

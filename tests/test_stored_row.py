@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exo_stream.reduce.stored_row import (
@@ -43,6 +43,7 @@ def test_bytes_after_the_last_cell_are_not_looked_at() -> None:
     assert decode_row(b"\x00rest") == []
 
 
+@settings(max_examples=25)
 @given(st.lists(cells, max_size=8), st.binary(max_size=4))
 def test_what_is_encoded_is_decoded(row: StoredRow, rest: bytes) -> None:
     encoded = encode_row(row)
@@ -54,6 +55,7 @@ def test_what_is_encoded_is_decoded(row: StoredRow, rest: bytes) -> None:
     assert encode_row(decoded) == encoded  # a NaN does not even equal itself
 
 
+@settings(max_examples=25)
 @given(st.binary(max_size=40) | st.lists(cells, max_size=4).map(encode_row).map(lambda r: r[:-1]))
 def test_any_bytes_are_a_row_or_refused(data: bytes) -> None:
     try:
@@ -103,6 +105,12 @@ def test_what_is_no_row_is_refused(data: bytes) -> None:
 def test_a_cell_that_does_not_fit_its_tag_is_refused(cell: Cell) -> None:
     with pytest.raises(StoredRowError):
         encode_row([cell])
+
+
+def test_counts_take_as_many_bytes_as_they_need() -> None:
+    row: StoredRow = [None] * 300
+    assert encode_row(row).startswith(b"\xac\x02\x00")
+    assert decode_row(encode_row(row)) == row
 
 
 def test_lists_may_be_so_deep_and_no_deeper() -> None:
