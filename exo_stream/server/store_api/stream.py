@@ -161,4 +161,5 @@ def _add(message: GetResponse | SubscribeResponse, entries: Sequence[Entry]) -> 
 
 
 def _cost(entries: Sequence[Entry]) -> int:
-    return sum(len(key) + len(value or b"") + PAIR_BYTES for _, key, value in entries)
+    size = sum([len(key) + len(value or b"") for _, key, value in entries])
+    return size + PAIR_BYTES * len(entries)
