@@ -193,6 +193,7 @@ def test_whoever_comes_and_gives_up_no_two_hold_a_stripe_and_none_is_lost(
 ) -> None:
     locks = LockManager(stripe_count=3, lock_timeout_ms=2_000)
     holders: dict[int, int] = {}
+    named: list[tuple[bytes, list[bytes]]] = []
 
     async def work(number: int, keys: list[bytes], busy: int, patience: float) -> None:
         stripes = {locks.stripe_of(key) for key in keys}
@@ -208,13 +209,14 @@ def test_whoever_comes_and_gives_up_no_two_hold_a_stripe_and_none_is_lost(
                         for stripe in stripes:
                             del holders[stripe]
             except LockTimeoutError as error:
-                assert error.key in keys
+                named.append((error.key, keys))
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             for number, (keys, busy, patience) in enumerate(lives):
                 nursery.start_soon(work, number, [b"%d" % key for key in keys], busy, patience)
         assert locks.held == 0
+        assert all(key in keys for key, keys in named)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 

@@ -6,6 +6,8 @@ X1 to X4 and X17 are the defects they must fail on.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from exo_stream import Platform
 from exo_stream.canonical.changes import CommitInfo
 from exo_stream.canonical.store import CanonicalStore
 from exo_stream.canonical.transactions import WriteTxn
@@ -34,7 +35,6 @@ from exo_stream.errors import (
 )
 from exo_stream.limits import MIB, Limits
 from exo_stream.model import Keyspace
-from exo_stream.storage.trait import InlineStore
 from exo_stream.testing import FakeClock
 from tests.nine_methods import NineMethods
 from tests.worlds import FaultyEngine, GatedHop, in_memory, on_file
@@ -220,6 +220,7 @@ async def test_ac1_submit_write_commits_what_its_function_did() -> None:
 
     async def fail(txn: WriteTxn) -> None:
         txn.put_state(b"k", b"lost")
+        await trio.lowlevel.checkpoint()
         raise KeyError
 
     async with in_memory()() as platform:
@@ -361,11 +362,12 @@ async def test_a_transaction_that_grows_too_large_is_told_so_at_the_call() -> No
 @pytest.mark.parametrize("bad", ["text", None, bytearray(b"k"), 5], ids=repr)
 async def test_keys_values_and_events_are_bytes(bad: Any) -> None:
     async with in_memory()() as platform, platform.canonical.write_txn() as txn:
-        for call in (
+        calls: list[Callable[[], None]] = [
             lambda: txn.put_state(bad, b"v"),
             lambda: txn.put_state(b"k", bad),
             lambda: txn.del_state(bad),
-        ):
+        ]
+        for call in calls:
             with pytest.raises(InvalidRequestError, match="are bytes"):
                 call()
         with pytest.raises(InvalidRequestError):
@@ -392,20 +394,22 @@ async def test_a_transaction_that_is_over_does_nothing_more() -> None:
             await txn.commit()
             with pytest.raises(InvalidStateError, match="write transaction is over"):
                 await anext(rows)
-        for call in (
+        calls: list[Callable[[], None]] = [
             lambda: txn.put_state(b"k", b"v"),
             lambda: txn.del_state(b"k"),
-            lambda: txn.abort(),
-        ):
+            txn.abort,
+        ]
+        for call in calls:
             with pytest.raises(InvalidStateError, match="over"):
                 call()
-        for ask in (
-            lambda: txn.commit(),
+        asks: list[Callable[[], Awaitable[object]]] = [
+            txn.commit,
             lambda: txn.get_state(b"k"),
             lambda: txn.append_event(b"e"),
-            lambda: txn.iter_state(),
-            lambda: txn.preflight(),
-        ):
+            txn.iter_state,
+            txn.preflight,
+        ]
+        for ask in asks:
             with pytest.raises(InvalidStateError, match="over"):
                 await ask()
         async with canonical.read_txn() as snapshot:
@@ -526,7 +530,7 @@ async def test_what_was_built_on_a_group_that_failed_fails_with_it(fault: Any) -
         engine.faults.append(fault)
         async with trio.open_nursery() as nursery:
             for name, reads in (("first", True), ("second", True), ("apart", False), ("x", True)):
-                nursery.start_soon(lambda name=name, reads=reads: run(name, reads=reads))
+                nursery.start_soon(partial(run, name, reads=reads))
                 await wait_all_tasks_blocked()
             hop.gate.set()
         assert outcomes["second read"] == b"first"

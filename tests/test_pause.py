@@ -75,6 +75,7 @@ async def test_x8_a_pause_that_is_cancelled_or_fails_is_undone(autojump_clock: M
     pause.leave()
 
     async def fail() -> None:
+        await trio.lowlevel.checkpoint()
         raise StoreError("no")
 
     with pytest.raises(StoreError):

@@ -89,7 +89,7 @@ class EventIter:
         try:
             return await anext(self)
         except StopAsyncIteration:
-            return None
+            return None  # noqa: ASYNC910  # that was one
 
     async def next_batch(self, events_max: int) -> list[Event]:
         """Up to ``events_max`` events that are there already, at least one; none at the end.

@@ -41,7 +41,7 @@ def check_bounds(start: bytes, end: bytes | None, limit: int | None) -> None:
 
 
 class StateIter:
-    """The pairs with ``start <= key < end``, all of one moment; ``keys()`` gives the keys alone.
+    """The pairs with ``start <= key < end``, all of one moment; ``keys_only()`` gives no values.
 
     It holds its snapshot from its first step to its last, to ``close`` or to the end of its
     ``async with`` block, and no longer than ``snapshot_seconds_max``; then it raises
@@ -104,7 +104,7 @@ class StateIter:
             self._close()
         return pair
 
-    def keys(self) -> KeyIter:
+    def keys_only(self) -> KeyIter:
         """The keys alone."""
         return KeyIter(self)
 

@@ -29,7 +29,6 @@ from exo_stream.errors import (
     SerializationError,
     UndeclaredKeyAccessError,
 )
-from exo_stream.nursery import nursery_unseen
 from exo_stream.pause import Pause
 from exo_stream.snapshots import Snapshot
 from exo_stream.storage.engine import Version
@@ -292,39 +291,34 @@ class Transaction:
         if len(self._validators) < 2:
             for validator in self._validators:
                 await _validate(validator, context)
-            return
-        failures: dict[int, Exception] = {}
-        with nursery_unseen():
-            async with trio.open_nursery() as nursery:
-                for number, validator in enumerate(self._validators):
-                    nursery.start_soon(
-                        _note_failure, validator, context, number, failures, nursery.cancel_scope
-                    )
-        if failures:  # of several, that of the one which was registered first
+            return  # noqa: ASYNC910  # what follows is one
+        failures: dict[int, ExoStreamError] = {}
+        scopes = [trio.CancelScope() for _ in self._validators]
+
+        async def run(number: int, validator: Validator) -> None:
+            with scopes[number]:
+                try:
+                    await _validate(validator, context)
+                except ExoStreamError as error:
+                    failures[number] = error
+                    # Those registered before go on: if one of them objects too, it is told.
+                    for later in scopes[number + 1 :]:
+                        later.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for number, validator in enumerate(self._validators):
+                nursery.start_soon(run, number, validator)
+        if failures:
             raise failures[min(failures)]
 
 
-async def _validate(validator: Validator, context: PreflightContext) -> None:
+async def _validate(validator: Validator, context: PreflightContext) -> None:  # noqa: ASYNC910
     try:
         await validator(context)
     except ExoStreamError:
         raise
     except Exception as error:
         raise PreflightFailedError(f"a validator raised {error!r}") from error
-
-
-async def _note_failure(
-    validator: Validator,
-    context: PreflightContext,
-    number: int,
-    failures: dict[int, Exception],
-    scope: trio.CancelScope,
-) -> None:
-    try:
-        await _validate(validator, context)
-    except ExoStreamError as error:
-        failures[number] = error
-        scope.cancel()
 
 
 def encode_event(event_type: str, payload: object) -> bytes:

@@ -197,13 +197,15 @@ class WriteTxn:
         Names the keys it has read and those it is going to write.
         """
         self._check_open()
+        await trio.lowlevel.checkpoint()
         errors: list[str] = []
         version = self._writers.version
-        for key, expected in self._reads.items():
-            if isinstance(expected, int):
-                row = await self._writers.state.row(version, key)
-                if (0 if row is None else row.sequence) != expected:
-                    errors.append(f"key {key!r} has changed since it was read")
+        with self._writers.ground.sources.snapshots.lease(version):
+            for key, expected in self._reads.items():
+                if isinstance(expected, int):
+                    row = await self._writers.state.row(version, key)
+                    if (0 if row is None else row.sequence) != expected:
+                        errors.append(f"key {key!r} has changed since it was read")
         self._check_open()
         return PreflightResult(not errors, tuple(errors)).with_keys(self._reads, self._own)
 

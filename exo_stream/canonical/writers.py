@@ -164,12 +164,13 @@ class Writers:
 
     async def decide(self, changes: Changes) -> CommitInfo:
         """Have changes decided beside the slot; they wait for a holder that stands alone."""
-        await self._wait_for_others()
+        if self._alone:
+            await self._wait_for_others()
         request: Decide[CommitInfo] = Decide(decide=decision(changes), size=size_of(changes))
         with self._under_way(request):
             return await self.ground.writes.ask(request)
 
-    async def _wait_for_others(self) -> None:
+    async def _wait_for_others(self) -> None:  # noqa: ASYNC910  # there is somebody to wait for
         deadline = self._deadline()
         while self._alone:
             holder = self._alone
