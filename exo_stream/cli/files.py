@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from dataclasses import asdict
+from typing import Final
 
 from exo_stream.cli.exit_codes import ERROR, OK
 from exo_stream.cli.output import Output
@@ -16,11 +17,16 @@ from exo_stream.storage import repair, rewrite
 from exo_stream.storage.findings import Report
 from exo_stream.storage.repair import WalVerdict
 from exo_stream.storage.verify import verify as verified
+from exo_stream.streams.verify import StreamCheck
+
+
+FACES: Final = (StreamCheck,)
+"""The faces whose rows are checked besides."""
 
 
 def verify(args: Namespace, out: Output) -> int:
     """Say what was read and every contradiction in it; an error if there is one."""
-    report = verified(args.file)
+    report = verified(args.file, faces=FACES)
     if out.is_json:
         out.object(
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from exo_stream.model import Entry
 from exo_stream.storage import failures, inspection, manifest, meta
 from exo_stream.storage.block_check import check_blocks
 from exo_stream.storage.database import Rows
+from exo_stream.storage.face_check import FaceCheck, FaceRows, MakeFaceCheck
 from exo_stream.storage.findings import Finding, Findings, Report
 from exo_stream.storage.fold_check import FoldCheck
 from exo_stream.storage.instance import OFFLINE_MEMORY_BYTES, attach
@@ -23,8 +25,14 @@ from exo_stream.storage.log_check import check_log
 from exo_stream.storage.rule_check import RuleCheck
 
 
-def verify(path: str | os.PathLike[str], *, memory_bytes: int = OFFLINE_MEMORY_BYTES) -> Report:
-    """Read the whole file and report every contradiction in it.
+def verify(
+    path: str | os.PathLike[str],
+    *,
+    memory_bytes: int = OFFLINE_MEMORY_BYTES,
+    faces: Sequence[MakeFaceCheck] = (),
+) -> Report:
+    """Read the whole file and report every contradiction in it; if there is none in the log and
+    the table, what the ``faces`` object to besides.
 
     What a killed process left in the write-ahead log counts as part of the file. Raises
     FileInUseError, ForeignFileError, StoreError.
@@ -38,7 +46,7 @@ def verify(path: str | os.PathLike[str], *, memory_bytes: int = OFFLINE_MEMORY_B
         with TemporaryDirectory(prefix="exo-stream-verify-") as spill:
             con = attach(real, memory_bytes=memory_bytes, mode="READ_ONLY", spill=spill)
             with closing(con):
-                report = _read(real, con)
+                report = _read(real, con, [make() for make in faces])
                 return replace(report, notes=(*_notes(tail), *report.notes))
     except CorruptionError as error:
         return _unreadable(real, str(error))
@@ -61,7 +69,7 @@ def _notes(tail: int) -> tuple[str, ...]:
     return (note,)
 
 
-def _read(path: Path, con: duckdb.DuckDBPyConnection) -> Report:
+def _read(path: Path, con: duckdb.DuckDBPyConnection, faces: Sequence[FaceCheck]) -> Report:
     rows = Rows(con)
     findings = Findings()
     values = meta.load(con)
@@ -70,17 +78,21 @@ def _read(path: Path, con: duckdb.DuckDBPyConnection) -> Report:
     ((oldest, newest),) = rows.fetch("SELECT min(sequence), max(sequence) FROM log")
     _check_ends(findings, oldest, newest, floor, folded_through)
     with closing(FoldCheck(con)) as fold:
-        rule = RuleCheck(rows)
+        rule, face_rows = RuleCheck(rows), FaceRows(con, faces)
 
         def take_folded(sequence: int, entries: tuple[Entry, ...]) -> None:
             rule.take_batch(sequence, entries)
             if sequence <= folded_through:
                 fold.take_batch(sequence, entries)
+            else:
+                face_rows.take_batch(sequence, entries)
 
         batches = check_log(rows, findings, numbers.get(meta.COMMITTED_AT, 0), take_folded)
         blocks = check_blocks(rows, findings, folded_through, fold.take_rows)
         fold.compare(findings, folded_through + 1 if oldest is None else oldest)
         live_rows = fold.rows
+        if not findings.listed:
+            face_rows.check(findings)
     return Report(
         path=str(path),
         log_id=values[meta.LOG_ID].decode(errors="replace"),

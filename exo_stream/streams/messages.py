@@ -14,6 +14,9 @@ from typing import Final
 _HEAD: Final = Struct(">BQQ")
 _COUNT: Final = Struct(">I")
 _KEY: Final = Struct(">QQ")
+SPAN_BYTES: Final = _HEAD.size + _COUNT.size
+"""So much of a value tells what it holds without holding it."""
+
 _ONE: Final = 0
 _SEVERAL: Final = 1
 _UTF8_TAIL_MAX: Final = 3
@@ -137,6 +140,18 @@ def unpacked(end: int, committed_at: int, through: int, lengths: bytes, joined: 
     """The messages that another process has taken apart so."""
     numbers = Struct(f">{len(lengths) // 4}I").unpack(lengths)
     return Stored(end, joined, numbers, through, committed_at)
+
+
+def span(end: int, head: bytes, size: int) -> tuple[int, int, int]:
+    """Where an append begins, how many messages it is and how many the stream had with it, as the
+    first ``SPAN_BYTES`` of its value and the value's size tell.
+    """
+    kind, _, through = _HEAD.unpack_from(head)
+    if kind == _ONE:
+        return end - (size - _HEAD.size), 1, through
+    (count,) = _COUNT.unpack_from(head, _HEAD.size)
+    lengths_and_commas = 4 * count + count - 1
+    return end - (size - SPAN_BYTES - lengths_and_commas), count, through
 
 
 def decode(end: int, value: bytes) -> Stored:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from exo_stream.model import Keyspace, Row
+from exo_stream.model import Keyspace
 from exo_stream.streams.looking import read_remainder
-from exo_stream.streams.messages import decode, read_key
+from exo_stream.streams.messages import SPAN_BYTES, read_key, span
 from exo_stream.streams.record import Record, decode_record
 from exo_stream.streams.removal import LOOK, look_key
+
+WHOLE: Final = 1 << 20
+"""More than a record has."""
+HEADS: Final = {
+    int(Keyspace.STREAM): WHOLE,
+    int(Keyspace.STREAM_DATA): SPAN_BYTES,
+    int(Keyspace.STREAM_PRODUCER): WHOLE,
+    int(Keyspace.STREAM_UPKEEP): WHOLE,
+}
 
 
 @dataclass(slots=True)
@@ -24,7 +34,10 @@ class _Found:
 
 @dataclass(slots=True)
 class StreamCheck:
-    """Give it every live row of the streams' keyspaces, in the table's order; then ask."""
+    """Give it every live row of the streams' keyspaces, in the table's order; then ask.
+
+    ``exo-stream verify`` does so with a file.
+    """
 
     _records: dict[str, Record] = field(default_factory=dict)
     _data: dict[int, _Found] = field(default_factory=dict)
@@ -33,36 +46,39 @@ class StreamCheck:
     _remainders: dict[int, str | None] = field(default_factory=dict)
     _problems: list[str] = field(default_factory=list)
 
-    def add(self, row: Row) -> None:
-        """One row; those of other keyspaces do not count."""
-        key, value = row.key[1:], row.value or b""
-        match row.key[0]:
+    @property
+    def heads(self) -> Mapping[int, int]:
+        """The streams' keyspaces; of messages only what tells how many and how long they are."""
+        return HEADS
+
+    def take(self, keyspace: int, key: bytes, head: bytes, size: int) -> None:
+        """One live row: its key, how its value begins, and how long that is."""
+        match keyspace:
             case Keyspace.STREAM:
-                self._records[key.decode()] = decode_record(value)
+                self._records[key.decode()] = decode_record(head)
             case Keyspace.STREAM_DATA:
-                self._add_data(key, value)
+                self._take_data(key, head, size)
             case Keyspace.STREAM_PRODUCER:
                 self._producers.add(int.from_bytes(key[:8], "big"))
             case Keyspace.STREAM_UPKEEP if key.startswith(LOOK):
                 self._looks.add(key)
             case Keyspace.STREAM_UPKEEP:
-                origin = read_remainder(value)
+                origin = read_remainder(head)
                 incarnation = int.from_bytes(key[1:], "big")
                 self._remainders[incarnation] = None if origin is None else origin.name
             case _:
                 pass
 
-    def _add_data(self, key: bytes, value: bytes) -> None:
+    def _take_data(self, key: bytes, head: bytes, size: int) -> None:
         incarnation, end = read_key(key)
-        stored, found = decode(end, value), self._data.setdefault(incarnation, _Found())
-        if found.end is not None and stored.start != found.end:
-            self._problems.append(
-                f"stream messages {incarnation}: {stored.start} follows {found.end}"
-            )
-        if found.end is not None and stored.through != found.through + stored.count:
+        start, count, through = span(end, head, size)
+        found = self._data.setdefault(incarnation, _Found())
+        if found.end is not None and start != found.end:
+            self._problems.append(f"stream messages {incarnation}: {start} follows {found.end}")
+        if found.end is not None and through != found.through + count:
             self._problems.append(f"stream messages {incarnation}: miscounted at {end}")
-        found.first = stored.start if found.first is None else found.first
-        found.end, found.through = end, stored.through
+        found.first = start if found.first is None else found.first
+        found.end, found.through = end, through
 
     def problems(self) -> list[str]:
         """Every contradiction, in a sentence; none if all is well."""
@@ -107,11 +123,3 @@ class StreamCheck:
         known = {record.incarnation for record in self._records.values()} | set(self._remainders)
         for incarnation in sorted((set(self._data) | self._producers) - known):
             yield f"stream messages {incarnation}: of no stream"
-
-
-def stream_problems(rows: Iterable[Row]) -> list[str]:
-    """What contradicts itself in these rows, which are all live ones in the table's order."""
-    check = StreamCheck()
-    for row in rows:
-        check.add(row)
-    return check.problems()
