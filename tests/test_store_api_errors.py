@@ -14,6 +14,7 @@ from exo_stream.protocol.connect.generated import ingest_pb2 as ingest
 from exo_stream.protocol.connect.generated import query_pb2 as query
 from exo_stream.protocol.connect.generated import stream_pb2 as stream
 from exo_stream.protocol.connect.generated.error_details_pb2 import BadRequest, RetryInfo
+from exo_stream.reduce.stored_row import Cell, CellTag, encode_row
 from tests.connect_caller import Caller, info_of
 from tests.store_calls import (
     BATCH,
@@ -284,3 +285,16 @@ async def test_an_evicted_cursor_is_refused_with_the_oldest(caller: Caller) -> N
             await frames.next(stream.SubscribeResponse)
     assert caught.value.code is Code.OUT_OF_RANGE
     assert dict(info_of(caught.value).metadata) == {"oldest_retained": "3"}
+
+
+async def test_a_sum_that_overflows_is_the_fault_of_the_request(caller: Caller) -> None:
+    row = encode_row([Cell(CellTag.I64, 2**63 - 1)])
+    await put(caller, (b"a", row), (b"b", row))
+    field = {"value": {"index": 0, "kind": "KV_FIELD_KIND_INT64"}}
+    total = {"op": "RANGE_REDUCE_OP_SUM_FIELD", "expr": {"field": field}}
+    with pytest.raises(CallError) as caught:
+        await caller.unary(
+            REDUCE, query.ReduceRequest(params={"reducers": [total]}), query.ReduceResponse
+        )
+    error = caught.value
+    assert (error.code, info_of(error).reason) == (Code.INVALID_ARGUMENT, "INVALID_REDUCE_PARAMS")

@@ -299,3 +299,42 @@ async def test_prunes_are_counted_by_no_one_and_the_answer_is_empty() -> None:
         )
         assert answer == compact.PruneResponse()
         assert await platform.oldest_retained_batch() is None
+
+
+async def test_a_range_in_flight_is_finished_while_the_server_stops() -> None:
+    async with in_memory()(limits=Limits(page_rows_max=2)) as platform:
+        await put_some(platform, 6)
+        async with blocked_by(platform, RANGE, query.RangeRequest(batch_size=2)) as (port, frames):
+            first = await frames.next(query.RangeFrame)
+            port.drain()
+            rest = await frames.all(query.RangeFrame)
+    assert first is not None
+    assert [len(frame.results) for frame in (first, *rest)] == [2, 2, 2]
+
+
+async def test_a_subscription_that_comes_while_the_server_stops_is_ended_at_once() -> None:
+    async with in_memory()() as platform, served(platform) as (port, dial):
+        body = enveloped(stream.SubscribeRequest(match_keys=EVERYTHING).SerializeToString())
+        near = await dial()
+        await near.send_all(
+            f"POST /{SUBSCRIBE} HTTP/1.1\r\nhost: localhost\r\n"
+            "content-type: application/connect+proto\r\n"
+            f"content-length: {len(body)}\r\n\r\n".encode()
+        )
+        await wait_all_tasks_blocked()
+        port.drain()
+        await near.send_all(body)
+        answer = b""
+        while piece := await near.receive_some():
+            answer += bytes(piece)
+    assert b'"code":"unavailable"' in answer
+
+
+async def test_large_frames_are_sent_in_parts_and_small_ones_together() -> None:
+    value = bytes(600_000)
+    async with in_memory()() as platform, served(platform) as (_, dial):
+        for n in range(4):
+            await platform.put_batch([(b"%d" % n, value)])
+        async with Caller(dial).stream(RANGE, query.RangeRequest(batch_size=1)) as frames:
+            found = await frames.all(query.RangeFrame)
+    assert [frame.results[0].value == value for frame in found] == [True] * 4
