@@ -18,6 +18,7 @@ from exo_stream.errors import (
     InvalidRequestError,
     NotVisibleYetError,
     OverloadedError,
+    PausedError,
     PlatformClosedError,
     StoreError,
 )
@@ -84,7 +85,7 @@ class Ground:
         """Evict what the rules in force do not keep. What cannot be told or written now is left
         to compaction, which comes back to it every second.
         """
-        with suppress(OverloadedError, StoreError):
+        with suppress(OverloadedError, PausedError, StoreError):
             cutoff = await self.keeping.cutoff(self.sources.reads, self.clock())
             await self.move_floor(cutoff)
 

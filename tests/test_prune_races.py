@@ -14,6 +14,7 @@ from exo_stream import Platform, open_platform
 from exo_stream import prune as execution
 from exo_stream.errors import (
     LimitExceededError,
+    PausedError,
     PlatformClosedError,
     StoreFullError,
     UnsupportedError,
@@ -24,6 +25,7 @@ from exo_stream.policies.policy import (
     KeepLatest,
 )
 from exo_stream.policies.result import PruneCounts, PruneResult
+from exo_stream.policies.retention import LogRetention
 from exo_stream.regex.pattern import compile_regex
 from exo_stream.storage.verify import verify
 from exo_stream.testing import FakeClock, in_place
@@ -233,6 +235,36 @@ async def test_a_cancelled_prune_leaves_whole_batches_only(
         # Nothing it held is held any more: the next one does the rest.
         monkeypatch.setattr(platform._ground.writes, "ask", decide)
         assert (await platform.prune([keys_policy(DropAll())])).total.deleted == len(left)
+
+
+async def test_a_prune_does_not_pass_a_pause_and_stops_between_two_batches(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "BATCH_KEYS_MAX", 10)
+    async with in_memory()() as platform:
+        await put_versions(platform, b"a", range(60))
+        ground = platform._ground
+        await ground.pause.pause(ground.settle)
+        for policy in (keys_policy(DropAll()), log_policy(DropAll())):
+            with pytest.raises(PausedError):
+                await platform.prune([policy])
+        with pytest.raises(PausedError):
+            await platform.set_retention(LogRetention(KeepLatest(1)))
+        assert (await platform.prune([keys_policy(DropAll())], dry_run=True)).total.deleted == 60
+        ground.pause.resume()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_refused_in_the_middle, platform)
+            await platform.sources.frontier.wait_visible(2)
+            await ground.pause.pause(ground.settle)
+        ground.pause.resume()
+        frontier = await platform.current_sequence()
+        left = await platform.range_scan(*FAMILY.prefix_bounds())
+        assert len(left) == 60 - 10 * (frontier - 1) > 0
+
+
+async def _refused_in_the_middle(platform: Platform) -> None:
+    with pytest.raises(PausedError):
+        await platform.prune([keys_policy(DropAll())])
 
 
 async def test_a_prune_ends_with_the_platform(
