@@ -142,6 +142,10 @@ def test_a_damaged_file_is_said_to_be_damaged(say: Say, tmp_path: Path) -> None:
     assert done.lines[-1].startswith(f"{file} is damaged: ")
     assert done.lines[0].startswith("log: ")
     assert say("verify", file, "--json").objects[0]["findings"]
+    os.truncate(file, 20_000)
+    cut, nothing_more = say("verify", file).lines
+    assert cut.startswith(f"file: {file} is damaged: it was cut off")
+    assert nothing_more == f"{file} is damaged: nothing more of it can be read"
 
 
 def test_a_torn_log_is_repaired_only_when_told_to(say: Say, tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def leave_with_wal(path: Path, last: int = 3) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        pytest.param(b"", "is not an exo-stream file", id="empty"),
-        pytest.param(b"hello", "is not an exo-stream file", id="text"),
+        pytest.param(b"", "has 0 bytes: it was cut off, or is not an exo-stream", id="empty"),
+        pytest.param(b"hello", "has 5 bytes: it was cut off, or is not an exo-", id="text"),
         pytest.param(os.urandom(100_000), "is not an exo-stream file", id="random"),
         pytest.param(b"SQLite format 3\0" * 512, "is not an exo-stream file", id="sqlite"),
     ],
@@ -140,9 +140,22 @@ def test_a_damaged_file_is_refused_and_left_untouched(path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (whole[:5000], whole[:12] + bytes(4084) + whole[4096:], whole[:20_000]):
         path.write_bytes(damaged)
-        with pytest.raises(CorruptionError, match="is damaged: if the power went"):
+        with pytest.raises(CorruptionError, match=r"is damaged: .*if the power went"):
             open_database(path, memory_bytes=MEMORY)
         assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("lost", [1, 4_096, 262_144 + 1, 600_000])
+def test_a_file_whose_end_was_cut_off_is_damaged_and_not_somebody_elses(
+    path: Path, lost: int
+) -> None:
+    db = open_database(path, memory_bytes=MEMORY)
+    with db.transaction() as con:
+        batch_log.append(con.appender("log"), make_batches(1, 40, value_bytes=40_000))
+    db.close()
+    os.truncate(path, path.stat().st_size - lost)
+    with pytest.raises(CorruptionError, match="is damaged: it was cut off"):
+        open_database(path, memory_bytes=MEMORY)
 
 
 def test_a_wal_without_its_file_is_refused(path: Path) -> None:

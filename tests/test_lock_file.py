@@ -98,3 +98,60 @@ def test_a_full_disk_does_not_keep_the_lock_from_being_taken(
     with pytest.raises(FileInUseError, match="another process"):
         LockFile(tmp_path / "feed.duckdb")
     lock.close()
+
+
+def test_who_passes_leaves_nothing_that_was_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "feed.duckdb"
+    lock = LockFile(path, passing=True)
+    with pytest.raises(FileInUseError, match=f"in use by process {os.getpid()}"):
+        LockFile(path)
+    lock.close()
+    assert list(tmp_path.iterdir()) == []
+    LockFile(path).close()
+    LockFile(path, passing=True).close()
+    assert [each.name for each in tmp_path.iterdir()] == ["feed.duckdb.lock"]
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our opening it and our lock, one who passed by has removed it."""
+    path = tmp_path / "feed.duckdb"
+    passing = [LockFile(path, passing=True)]
+    flock = fcntl.flock
+
+    def late(fd: int, operation: int) -> None:
+        if passing:
+            passing.pop().close()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    lock = LockFile(path)
+    with pytest.raises(FileInUseError):
+        LockFile(path)
+    lock.close()
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_in_a_folder_that_cannot_be_written_only_who_passes_does_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    path = tmp_path / "feed.duckdb"
+    holder = LockFile(path) if exists else None
+    really_open = os.open
+
+    def read_only(name: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & (os.O_RDWR | os.O_CREAT) and (exists or flags & os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return really_open(name, flags, mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(StoreError, match="cannot be opened: Read-only file system"):
+        LockFile(path)
+    if holder is not None:
+        with pytest.raises(FileInUseError, match=str(os.getpid())):
+            LockFile(path, passing=True)
+        holder.close()
+    lock = LockFile(path, passing=True)
+    lock.close()
+    lock.close()

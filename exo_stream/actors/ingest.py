@@ -143,7 +143,11 @@ def _admitted(means: Means, requests: Sequence[Decide[Any]]) -> Sequence[Decide[
     """Those that may be tried; below the low-disk mark the others are refused."""
     if not means.engine.space_low:
         return requests
-    low = StoreFullError("free space is below the low-disk mark")
+    sizes = means.engine.statistics()
+    mark = max(means.limits.free_bytes_min, 2 * sizes.wal_bytes)
+    low = StoreFullError(
+        f"free space is below the low-disk mark: {sizes.disk_free_bytes:,} bytes of {mark:,}"
+    )
     _refuse([request for request in requests if not request.frees], low)
     return [request for request in requests if request.frees]
 

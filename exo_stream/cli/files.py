@@ -46,6 +46,9 @@ def _print_report(report: Report, out: Output) -> None:
     if report.more:
         out.line(f"and {report.more:,} more")
     for note in report.notes:
+    if not report.log_id:
+        out.line(f"{report.path} is damaged: nothing more of it can be read")
+        return
         out.line(f"note: {note}")
     held = (
         f"{counted(report.batches, 'batch', 'batches')}"

@@ -77,6 +77,10 @@ def _check_magic(path: Path) -> None:
             head = file.read(_MAGIC_AT + len(_MAGIC))
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    if len(head) < _MAGIC_AT + len(_MAGIC):
+        raise ForeignFileError(
+            f"{path} has {len(head)} bytes: it was cut off, or is not an exo-stream file"
+        )
     if head[_MAGIC_AT:] != _MAGIC:
         raise ForeignFileError(f"{path} is not an exo-stream file")
 
@@ -124,7 +128,7 @@ def check_format(path: Path, con: duckdb.DuckDBPyConnection) -> None:
     try:
         found = meta.load(con) if {name for (name,) in names.fetchall()} >= _OURS else {}
     except duckdb.Error as error:
-        if failures.is_corrupt(error):
+        if failures.is_corrupt(error) or isinstance(error, duckdb.IOException):
             raise refusal(path, error) from error
         found = {}
     if not {meta.FORMAT, meta.LOG_ID} <= found.keys():
@@ -145,7 +149,12 @@ def refusal(path: Path, error: duckdb.Error) -> ExoStreamError:
         return ForeignFileError(f"{path} was written by a newer DuckDB")
     if "WAL" in text:
         return CorruptionError(_damaged_wal(path))
-    if failures.is_corrupt(error) or "enough bytes" in text:
+    if "enough bytes" in text:
+        return CorruptionError(
+            f"{path} is damaged: it was cut off; if the power went, see what can be done with: "
+            f"exo-stream repair-wal {path}; else restore it"
+        )
+    if failures.is_corrupt(error):
         return CorruptionError(
             f"{path} is damaged: if the power went, see what can be done with: "
             f"exo-stream repair-wal {path}; else restore it"

@@ -58,7 +58,7 @@ def repair_wal(path: str | os.PathLike[str], *, apply: bool = False) -> WalRepor
     real = Path(os.path.realpath(path))
     if not real.is_file():
         raise ForeignFileError(f"{real} is no file")
-    lock = LockFile(real)
+    lock = LockFile(real, passing=not apply)
     try:
         _refuse_foreign(real)
         report = _examine(real)

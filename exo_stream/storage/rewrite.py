@@ -68,7 +68,10 @@ def compact(
     if not source.is_file():
         raise ForeignFileError(f"{source} is no file")
     _refuse_existing(target)
-    with closing(LockFile(source)), closing(LockFile(target)):
+    with (
+        closing(LockFile(source, passing=True)),
+        closing(LockFile(target, passing=True)),
+    ):
         _refuse_existing(target)
         inspection.inspect(source, memory_bytes=memory_bytes)
         unborn = directory.beside(target, ".new")

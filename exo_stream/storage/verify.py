@@ -40,7 +40,7 @@ def verify(
     real = Path(os.path.realpath(path))
     if not real.is_file():
         raise ForeignFileError(f"{real} is no file")
-    lock = LockFile(real)
+    lock = LockFile(real, passing=True)
     try:
         tail = inspection.inspect(real, memory_bytes=memory_bytes)
         with TemporaryDirectory(prefix="exo-stream-verify-") as spill:
@@ -69,6 +69,13 @@ def _notes(tail: int) -> tuple[str, ...]:
     return (note,)
 
 
+def _evicted(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    batches = "1 evicted batch" if count == 1 else f"{count:,} evicted batches"
+    return (f"the file still has {batches}, whose turn to be removed comes when it is open",)
+
+
 def _read(path: Path, con: duckdb.DuckDBPyConnection, faces: Sequence[FaceCheck]) -> Report:
     rows = Rows(con)
     findings = Findings()
@@ -93,19 +100,20 @@ def _read(path: Path, con: duckdb.DuckDBPyConnection, faces: Sequence[FaceCheck]
         live_rows = fold.rows
         if not findings.listed:
             face_rows.check(findings)
+    ((retained,),) = rows.fetch("SELECT count(*) FROM log WHERE sequence >= ?", (floor,))
     return Report(
         path=str(path),
         log_id=values[meta.LOG_ID].decode(errors="replace"),
         floor=floor,
         newest=max(newest or 0, folded_through, floor - 1),
         folded_through=folded_through,
-        batches=batches,
+        batches=retained,
         blocks=blocks,
         rows=live_rows,
         dead_rows=manifest.count_rows(rows) - live_rows,
         findings=tuple(findings.listed),
         more=findings.more,
-        notes=rule.notes(),
+        notes=(*_evicted(batches - retained), *rule.notes()),
     )
 
 
