@@ -120,6 +120,11 @@ def test_a_message_cut_short_is_refused_or_takes_its_defaults(message: m.Message
             assert getattr(short, field.name) == getattr(message, field.name)
 
 
+def selecting(*parts: object) -> bytes:
+    """A frame that subscribes by match keys and value filters."""
+    return cbor2.dumps([["subscribe", 1, ["now"], ["store", *parts]]])
+
+
 WRONG_FRAMES = {
     "nothing": b"",
     "no array": cbor2.dumps({"a": 1}),
@@ -157,6 +162,17 @@ WRONG_FRAMES = {
     "a start without its cursor": cbor2.dumps([["subscribe", 1, ["after"]]]),
     "a cursor that is none": cbor2.dumps([["subscribe", 1, ["after", "x.1"]]]),
     "a selector with a new condition": cbor2.dumps([["subscribe", 1, ["now"], [b"", 0, b"x"]]]),
+    "a selector of no kind": cbor2.dumps([["subscribe", 1, ["now"], 5]]),
+    "a selector of a new kind": cbor2.dumps([["subscribe", 1, ["now"], ["colour", b"red"]]]),
+    "17 match keys": selecting(b"", [[0, 0, "a"]] * 17, []),
+    "match keys that are no array": selecting(b"", {}, []),
+    "a match key cut short": selecting(b"", [[0, 0]], []),
+    "a regex of bytes": selecting(b"", [[0, 0, b"a"]], []),
+    "a long regex": selecting(b"", [[0, 0, "a" * 4_097]], []),
+    "a prefix that is a text": selecting("", [], []),
+    "17 value filters": selecting(b"", [], [["exact", b""]] * 17),
+    "a value filter of a new kind": selecting(b"", [], [["suffix", b"a"]]),
+    "an exact text": selecting(b"", [], [["exact", "a"]]),
     "an unknown keyspace": cbor2.dumps([["subscribe", 1, ["now"], [b"", 99]]]),
     "an unknown policy": cbor2.dumps([["subscribe", 1, ["now"], [b"", 0], "drop"]]),
     "an entry of an unknown keyspace": cbor2.dumps([["snapshot", 1, [[99, b"", b""]]]]),

@@ -17,8 +17,10 @@ from exo_stream import Platform
 from exo_stream.actors import fanout
 from exo_stream.feed import CaughtUp
 from exo_stream.interest import Seat
+from exo_stream.keys import MatchKey
+from exo_stream.limits import Limits
 from exo_stream.payload import EncodedBatch
-from exo_stream.selectors import Selector
+from exo_stream.selectors import AnySelector, Selector, StoreSelector
 from exo_stream.starts import Oldest
 from exo_stream.subscription import Delivered, Subscription
 from tests.worlds import in_memory, put_one_by_one
@@ -50,12 +52,12 @@ class Encodings:
 class Reader:
     """A connection with one subscription: it pulls until it follows, then takes a seat."""
 
-    def __init__(self, platform: Platform, prefix: bytes) -> None:
+    def __init__(self, platform: Platform, selector: AnySelector) -> None:
         self.received: list[int] = []
         self.room = 1_000_000
         self.wants_seats = True
         self.seat: Seat[Part] | None = None
-        self.subscription = Subscription(platform.sources, Selector(prefix))
+        self.subscription = Subscription(platform.sources, selector)
         self.scope = trio.CancelScope()
         self._half: int | None = None
         self._encode = Encodings().encode
@@ -102,11 +104,12 @@ class Reader:
 async def reader_of(
     nursery: trio.Nursery,
     platform: Platform,
-    prefix: bytes = b"",
+    wanted: bytes | AnySelector = b"",
     encodings: Encodings | None = None,
 ) -> Reader:
     """A reader that has a seat."""
-    reader = Reader(platform, prefix)
+    selector = Selector(wanted) if isinstance(wanted, bytes) else wanted
+    reader = Reader(platform, selector)
     if encodings is not None:
         reader.share(encodings)
     nursery.start_soon(reader.run)
@@ -134,6 +137,53 @@ async def test_equal_selectors_are_encoded_once_and_others_for_themselves() -> N
             [1, 2, 3],
             [],
         ]
+        nursery.cancel_scope.cancel()
+
+
+HAS_AN_A = StoreSelector((MatchKey(0, 0, "a"),))
+
+
+async def test_equal_match_keys_are_matched_and_encoded_once() -> None:
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        encodings = Encodings()
+        equal = StoreSelector((MatchKey(0, 0, "a"),))
+        readers = [await reader_of(nursery, platform, s, encodings) for s in (HAS_AN_A, equal)]
+        seats = [reader.seat for reader in readers]
+        await put_one_by_one(platform, [b"a1", b"b1", b"ba"])
+        await wait_all_tasks_blocked()
+        assert encodings.asked == [[1], [3]]
+        assert [reader.received for reader in readers] == [[1, 3], [1, 3]]
+        assert [reader.seat for reader in readers] == seats
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_seat_for_which_a_group_is_too_much_work_is_lost_and_taken_again() -> None:
+    async with (
+        in_memory()(limits=Limits(match_steps_max=1)) as platform,
+        trio.open_nursery() as nursery,
+    ):
+        readers = [await reader_of(nursery, platform, HAS_AN_A) for _ in range(2)]
+        other = await reader_of(nursery, platform, b"")
+        seats = [reader.seat for reader in readers]
+        parked = Subscription(platform.sources, HAS_AN_A)
+        await parked.start(Oldest())
+        await parked.pull()  # it has caught up
+        found: list[int] = []
+
+        async def pull() -> None:
+            message = await parked.pull()
+            assert isinstance(message, Delivered)
+            found.extend(batch.sequence for batch in message.batches)
+
+        nursery.start_soon(pull)
+        await wait_all_tasks_blocked()
+        await put_one_by_one(platform, [b"b1", b"b2", b"a1"])
+        await wait_all_tasks_blocked()
+        assert [reader.received for reader in readers] == [[3], [3]]
+        assert found == [3]
+        assert other.received == [1, 2, 3]
+        assert all(seat is not None and seat.lost.is_set() for seat in seats)
+        assert all(reader.seat is not None for reader in readers), "they sit again"
         nursery.cancel_scope.cancel()
 
 
@@ -198,7 +248,7 @@ async def test_an_error_of_one_seat_costs_that_seat_only(
         raise ZeroDivisionError
 
     async with in_memory()() as platform, trio.open_nursery() as nursery:
-        healthy, broken = Reader(platform, b""), Reader(platform, b"")
+        healthy, broken = Reader(platform, Selector(b"")), Reader(platform, Selector(b""))
         nursery.start_soon(healthy.run)
         bad = broken.subscription
         await bad.start(Oldest())
@@ -235,7 +285,7 @@ KEYS = [b"a", b"b", b"ab", b"c"]
 
 async def live(steps: list[Step]) -> None:
     async with in_memory()() as platform, trio.open_nursery() as nursery:
-        readers = [Reader(platform, prefix) for prefix in PREFIXES]
+        readers = [Reader(platform, Selector(prefix)) for prefix in PREFIXES]
         shared = Encodings()
         for reader in readers:
             reader.share(shared)
