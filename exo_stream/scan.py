@@ -82,7 +82,8 @@ class Scan:
         """Enter it by reading its first page.
 
         Only if there is more does it hold a snapshot from then on, until ``close``: whoever wants
-        no more than a page is not refused because others read slowly.
+        no more than a page is not refused because others read slowly. A backend that has none
+        shows each page of a bounded scan as it is when it is read, as ``range_scan`` does.
         """
         assert self._version is None, "a scan is entered once"
         engine = self._reads.engine
@@ -90,7 +91,8 @@ class Scan:
         engine.pin(version)
         try:
             pairs = await self._read(bytes_max)
-            if not self.is_read:
+            has_none = engine.own_sequences and self._left is not None
+            if not self.is_read and not has_none:
                 self._keep(self._snapshots.hold(version))
         finally:
             engine.unpin(version)

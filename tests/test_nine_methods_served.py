@@ -13,6 +13,7 @@ from exo_stream import Producer, open_platform
 from exo_stream.client import Client
 from exo_stream.errors import OutcomeUnknownError, UnsupportedError
 from exo_stream.feed import CaughtUp
+from exo_stream.limits import Limits
 from exo_stream.model import Batch
 from exo_stream.protocol import messages as m
 from exo_stream.storage.hop import in_place
@@ -31,6 +32,30 @@ async def served() -> AsyncIterator[Client]:
     async with open_platform(engine=NineMethods(), log_id=LOG_ID, hop=in_place) as platform:
         async with networked(platform) as network, connected_over(network) as client:
             yield client
+
+
+@pytest.mark.parametrize("forward", [True, False])
+async def test_a_range_of_more_than_a_page_is_scanned_from_afar(
+    clock: MockClock, forward: bool
+) -> None:
+    limits = Limits(page_rows_max=3)
+    engine = NineMethods()
+    async with (
+        open_platform(engine=engine, log_id=LOG_ID, hop=in_place, limits=limits) as platform,
+        networked(platform) as network,
+        connected_over(network) as client,
+    ):
+        pairs = [(b"%02d" % number, b"v") for number in range(20)]
+        await client.put_batch(pairs)
+        expected = pairs if forward else pairs[::-1]
+        assert await client.range_scan(forward=forward) == expected
+        assert await client.range_scan(limit=11, forward=forward) == expected[:11]
+        assert await client.range_scan(forward=forward) == await platform.range_scan(
+            forward=forward
+        )
+        with pytest.raises(UnsupportedError, match="no snapshots"):
+            async with client.scan(forward=forward) as rows:
+                assert [pair async for pair in rows]
 
 
 async def test_everything_that_nine_methods_can_do_is_done_from_afar(clock: MockClock) -> None:

@@ -287,7 +287,10 @@ class Client:
         return (await self._information()).frontier
 
     async def prune_batch_log(self, cutoff_exclusive: int) -> int:
-        """Evict every batch below the cutoff, at once for everybody; return how many there were."""
+        """Evict every batch below the cutoff, at once for everybody; return how many there were.
+
+        If the connection is lost it is asked again: what the lost one evicted is not counted.
+        """
         checked_count(cutoff_exclusive)
         call = Call(lambda id_, _: m.Prune(id_, cutoff_exclusive))
         return (await self._ask(call, m.Pruned)).batches
