@@ -15,6 +15,8 @@ from exo_stream.feed import FeedMessage, SnapshotPage
 from exo_stream.keys import KeyCodec, MatchKey
 from exo_stream.model import Batch, Cursor, Entry, Keyspace, VersionedValue
 from exo_stream.namespaces import Namespace
+from exo_stream.policies.policy import KeysScope, Policy
+from exo_stream.policies.result import PruneResult
 from exo_stream.producers import Producer
 from exo_stream.selectors import ValueFilter
 from exo_stream.writes import Requirement
@@ -104,6 +106,8 @@ class Handle(Protocol):
         since_time: datetime | None = None,
         snapshot: bool = False,
     ) -> Feed: ...
+
+    async def prune(self, policies: Sequence[Policy], *, dry_run: bool = False) -> PruneResult: ...
 
 
 class NamespacedStore:
@@ -253,6 +257,23 @@ class NamespacedStore:
             snapshot=snapshot,
         )
         return NamespacedFeed(feed, self._space)
+
+    async def prune(self, policies: Sequence[Policy], *, dry_run: bool = False) -> PruneResult:
+        """Delete the keys of this namespace that ``policies`` do not keep.
+
+        Raises InvalidRequestError if a policy is for the log, which is everybody's,
+        NamespaceNestingError if bits of its match key would be lost.
+        """
+        if not isinstance(policies, Sequence):
+            raise InvalidRequestError("policies are a sequence of policies")
+        return await self._handle.prune(list(map(self._policy, policies)), dry_run=dry_run)
+
+    def _policy(self, policy: Policy) -> Policy:
+        scope = getattr(policy, "scope", None)
+        if not isinstance(scope, KeysScope):
+            raise InvalidRequestError("within a namespace policies are for keys: the log is shared")
+        prefix, match_key = self._space.family(scope.prefix, scope.match_key)
+        return replace(policy, scope=replace(scope, prefix=prefix, match_key=match_key))
 
     def _own(self, row: Pair) -> Pair | None:
         key = self._space.decode(row[0])

@@ -123,6 +123,17 @@ class Namespace:
             raise NamespaceNestingError("match keys cannot stand within packed bytes")
         return self.outer, [_nested(codec, match_key) for match_key in match]
 
+    def family(self, prefix: bytes, match_key: MatchKey) -> tuple[bytes, MatchKey]:
+        """The store's prefix and match key of a family of the namespace.
+
+        Raises NamespaceNestingError if bits would be lost.
+        """
+        if not self.codec.reserved_bits:
+            return self.outer + prefix, match_key
+        if self.inner or prefix:
+            raise NamespaceNestingError("a family cannot stand within packed bytes")
+        return self.outer, _nested(self.codec, match_key)
+
 
 def _nested(codec: KeyCodec, match_key: MatchKey) -> MatchKey:
     both = combined(codec, match_key.codec)

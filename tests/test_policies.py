@@ -417,3 +417,31 @@ def test_the_counts_of_a_result_add_up_over_its_policies() -> None:
 
     assert result.total == PruneCounts(matched=3, deleted=2, evicted=5, spared=1)
     assert PruneResult(()).total == PruneCounts()
+
+
+def test_a_family_may_begin_with_bytes() -> None:
+    scope = KeysScope(MatchKey(4, 5, LOOSE), (), None, b"user/")
+    pruning = Pruning(checked(Policy(scope, DropAll())))
+    mine = b"user/" + FAMILY.encode(b"a-1")
+    assert [row.key for row in pruning.judge(rows_of(FAMILY.encode(b"a-1"), mine, b"user/"))] == [
+        mine
+    ]
+    first, last = checked(Policy(scope, DropAll())).bounds
+    assert first <= mine <= last
+    assert (first[:6], len(last), last[5] >> 4) == (b"user/\x50", 254, 5)
+
+
+@pytest.mark.parametrize("prefix", ["user/", b"x" * 254, None], ids=type)
+def test_a_prefix_must_leave_room(prefix: Any) -> None:
+    scope = KeysScope(MatchKey(4, 5, LOOSE), prefix=prefix)
+    with pytest.raises(InvalidPolicyError) as caught:
+        checked(Policy(scope, DropAll()))
+    assert caught.value.field == "policies[0].keys.prefix"
+
+
+def test_families_that_differ_in_their_prefix_are_two() -> None:
+    scopes = [KeysScope(MatchKey(4, 5, LOOSE), prefix=prefix) for prefix in (b"", b"a", b"b")]
+    policies = [Policy(scope, DropAll()) for scope in scopes]
+    assert len(checked_policies(policies, PythonPattern)) == 3
+    with pytest.raises(InvalidPolicyError):
+        checked_policies([*policies, policies[1]], PythonPattern)

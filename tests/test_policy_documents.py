@@ -48,6 +48,7 @@ ANY_SCOPE = st.one_of(
         st.one_of(
             st.none(), st.builds(OrderBy, st.text(max_size=3), st.sampled_from(OrderEncoding))
         ),
+        st.one_of(st.binary(), st.text().map(str.encode), st.just(b"base64:!")),
     ),
 )
 
@@ -169,3 +170,22 @@ def test_any_bytes_are_a_document_or_refused(text: bytes) -> None:
         if text:
             with pytest.raises(InvalidPolicyError):
                 decode(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"), [("user/", b"user/"), ("base64:/w==", b"\xff"), ("", b"")]
+)
+def test_a_prefix_is_text_or_base64(text: str, prefix: bytes) -> None:
+    match_key = {"reserved_bits": 0, "prefix": 0, "payload_regex": "."}
+    policy = {"keys": {"prefix": text, "match_key": match_key}, "retain": {"drop_all": {}}}
+    [found] = decode_policies(json.dumps({"version": 1, "policies": [policy]}).encode())
+    assert isinstance(found.scope, KeysScope)
+    assert found.scope.prefix == prefix
+
+
+@pytest.mark.parametrize("text", ["base64:/w=", "\ud800"])
+def test_a_prefix_that_stands_for_no_bytes_is_refused(text: str) -> None:
+    match_key = {"reserved_bits": 0, "prefix": 0, "payload_regex": "."}
+    policy = {"keys": {"prefix": text, "match_key": match_key}, "retain": {"drop_all": {}}}
+    with pytest.raises(InvalidPolicyError, match="neither text nor base64"):
+        decode_policies(json.dumps({"version": 1, "policies": [policy]}).encode())

@@ -14,6 +14,7 @@ since a rule that is half understood may delete too much.
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Final, assert_never
 
@@ -38,6 +39,8 @@ VERSION: Final = 1
 """Of the form; a document of another one is refused."""
 
 _RULES: Final = ("keep_latest", "greater_than", "greater_than_or_equal", "drop_all")
+_BASE64: Final = "base64:"
+"""Begins a text that stands for bytes which are not UTF-8, as on the command line."""
 _ENCODINGS: Final = {encoding.name.lower(): encoding for encoding in OrderEncoding}
 
 
@@ -148,6 +151,8 @@ def _keys_fields(scope: KeysScope) -> dict[str, object]:
             "payload_regex": match_key.payload_regex,
         }
     }
+    if scope.prefix:
+        fields["prefix"] = _bytes_text(scope.prefix)
     if scope.group_by:
         fields["group_by"] = list(scope.group_by)
     if scope.order_by is not None:
@@ -159,12 +164,14 @@ def _keys_fields(scope: KeysScope) -> dict[str, object]:
 
 
 def _keys_scope(value: object, field: str) -> KeysScope:
-    fields = _object(value, field, required=("match_key",), optional=("group_by", "order_by"))
+    optional = ("prefix", "group_by", "order_by")
+    fields = _object(value, field, required=("match_key",), optional=optional)
     group_by = _list(fields.get("group_by", []), f"{field}.group_by")
     return KeysScope(
         _match_key(fields["match_key"], f"{field}.match_key"),
         tuple(_text(name, f"{field}.group_by[{index}]") for index, name in enumerate(group_by)),
         _order_by(fields["order_by"], f"{field}.order_by") if "order_by" in fields else None,
+        _bytes(fields.get("prefix", ""), f"{field}.prefix"),
     )
 
 
@@ -246,6 +253,25 @@ def _text(value: object, field: str) -> str:
     if not isinstance(value, str):
         raise InvalidPolicyError(field, "text is needed")
     return value
+
+
+def _bytes(value: object, field: str) -> bytes:
+    """What a text stands for: its UTF-8, or what follows ``base64:``."""
+    text = _text(value, field)
+    try:
+        if text.startswith(_BASE64):
+            return b64decode(text.removeprefix(_BASE64), validate=True)
+        return text.encode()
+    except ValueError:
+        raise InvalidPolicyError(field, "neither text nor base64") from None
+
+
+def _bytes_text(data: bytes) -> str:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = _BASE64
+    return _BASE64 + b64encode(data).decode() if text.startswith(_BASE64) else text
 
 
 def _number(value: object, field: str) -> int:

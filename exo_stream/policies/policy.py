@@ -12,7 +12,13 @@ from enum import IntEnum
 from typing import Final, Protocol
 
 from exo_stream.errors import InvalidRequestError
-from exo_stream.keys import InvalidPrefixError, KeyCodec, MatchKey
+from exo_stream.keys import (
+    MAX_KEY_LEN,
+    InvalidPrefixError,
+    KeyCodec,
+    MatchKey,
+    payload_to_match,
+)
 from exo_stream.model import SEQUENCE_MAX
 
 POLICIES_MAX: Final = 256
@@ -51,12 +57,13 @@ class OrderBy:
 class KeysScope:
     """The keys of the table that match, grouped by captures of their payload.
 
-    Without ``group_by`` they are all one group.
+    Without ``group_by`` they are all one group. The match key is of what follows ``prefix``.
     """
 
     match_key: MatchKey
     group_by: tuple[str, ...] = ()
     order_by: OrderBy | None = None
+    prefix: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +132,24 @@ class KeysPolicy:
     group_by: tuple[str, ...]
     order_by: OrderBy | None
     retain: Retain
+    prefix: bytes = b""
+
+    @property
+    def family(self) -> tuple[bytes, KeyCodec]:
+        """What no two policies of one request may share."""
+        return self.prefix, self.codec
 
     @property
     def bounds(self) -> tuple[bytes, bytes]:
         """The first and the last key that can match, both inclusive."""
-        return self.codec.prefix_bounds()
+        first, last = self.codec.prefix_bounds()
+        return self.prefix + first, (self.prefix + last)[:MAX_KEY_LEN]
+
+    def payload(self, key: bytes) -> bytes | None:
+        """What the regex is matched against; None in a key of another family."""
+        if not key.startswith(self.prefix):
+            return None
+        return payload_to_match(self.codec, key[len(self.prefix) :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +176,11 @@ def checked_policies(
     if len(policies) > POLICIES_MAX:
         raise InvalidPolicyError("policies", f"there are at most {POLICIES_MAX} in one request")
     checked: list[CheckedPolicy] = []
-    scopes: set[KeyCodec | None] = set()
+    scopes: set[tuple[bytes, KeyCodec] | None] = set()
     for index, policy in enumerate(policies):
         field = f"policies[{index}]"
         one = _checked(policy, field, compile_regex)
-        scope = one.codec if isinstance(one, KeysPolicy) else None
+        scope = one.family if isinstance(one, KeysPolicy) else None
         if scope in scopes:
             raise InvalidPolicyError(f"{field}.scope", "an earlier policy has the same scope")
         scopes.add(scope)
@@ -216,11 +236,14 @@ def _checked_keys(
         codec = match_key.codec
     except InvalidPrefixError as error:
         raise InvalidPolicyError(f"{keys}.match_key", str(error)) from None
+    if type(scope.prefix) is not bytes or len(scope.prefix) + codec.min_key_len > MAX_KEY_LEN:
+        problem = f"bytes are needed, at most {MAX_KEY_LEN} with the reserved bits"
+        raise InvalidPolicyError(f"{keys}.prefix", problem)
     pattern = _compiled(match_key.payload_regex, f"{keys}.match_key.payload_regex", compile_regex)
     _check_group_by(scope.group_by, pattern, f"{keys}.group_by")
     _check_order_by(scope.order_by, pattern, f"{keys}.order_by")
     _check_order_suffices(scope.order_by, retain, f"{keys}.order_by")
-    return KeysPolicy(codec, pattern, scope.group_by, scope.order_by, retain)
+    return KeysPolicy(codec, pattern, scope.group_by, scope.order_by, retain, scope.prefix)
 
 
 def _compiled(regex: str, field: str, compile_regex: CompileRegex) -> Pattern:

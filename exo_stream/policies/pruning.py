@@ -14,7 +14,6 @@ from typing import Final, NamedTuple, assert_never
 from zlib import crc32
 
 from exo_stream.errors import LimitExceededError
-from exo_stream.keys import payload_to_match
 from exo_stream.limits import MIB
 from exo_stream.policies.policy import (
     DropAll,
@@ -116,7 +115,7 @@ class Pruning:
     def _loser(self, key: bytes, size: int, version: int) -> _Held | None:
         """The row that must go because this one is there; often it is this one."""
         policy = self._policy
-        payload = payload_to_match(policy.codec, key)
+        payload = policy.payload(key)
         captures = None if payload is None else policy.pattern.search(payload)
         if captures is None:
             return None
