@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trio
 
+from exo_stream.client import connect
+from exo_stream.client.patience import Patience
+from exo_stream.errors import OutcomeUnknownError, UnavailableError
 from exo_stream.model import Entry, Keyspace
+from exo_stream.opening import open_platform
+from exo_stream.storage.verify import verify
+from tests.served import EXO_STREAM
 from tests.torture import sync_order, workload
 from tests.torture.campaign import campaign
 from tests.torture.child import Assignment
 from tests.torture.journal import Journal
-from tests.torture.life import AtSyscall, can_trace, live, traced
+from tests.torture.life import (
+    LIFE_SECONDS_MAX,
+    ROOT,
+    AtSyscall,
+    can_trace,
+    environment,
+    live,
+    traced,
+)
 
 KILLS = 20
 
@@ -49,6 +67,54 @@ async def test_nothing_is_acknowledged_before_it_is_synced(tmp_path: Path) -> No
         assert ended.last_line == "closed", ended
         lines = record.read_text().splitlines()
         assert sync_order.acknowledgements(lines, path.with_name("feed.duckdb.wal")) >= 20
+
+
+async def put_until_killed(command: list[str]) -> dict[int, int]:
+    """Write to a server that is about to be killed; the sequence of each acknowledged number."""
+    acknowledged: dict[int, int] = {}
+    with trio.fail_after(LIFE_SECONDS_MAX):
+        process = await trio.lowlevel.open_process(
+            command, stdout=subprocess.PIPE, cwd=ROOT, env=environment()
+        )
+        assert process.stdout is not None
+        told = b""
+        while not told.endswith(b"\n") and (chunk := await process.stdout.receive_some()):
+            told += bytes(chunk)
+        with suppress(UnavailableError, OutcomeUnknownError):
+            url = json.loads(told)["url"] if told else "ws://127.0.0.1:1"
+            async with connect(url, patience=Patience(attempts_max=1)) as client:
+                for number in range(2_000):
+                    sequence = await client.put_batch([(b"key/%d" % (number % 50), b"%d" % number)])
+                    acknowledged[number] = sequence
+        process.kill()  # nothing to do if it has ended
+        await process.wait()
+    return acknowledged
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("call", "count"),
+    [("fdatasync", 2), ("fdatasync", 3), ("fdatasync", 30), ("write", 90), ("pwrite64", 12)],
+)
+async def test_the_command_serve_keeps_what_it_acknowledged(
+    call: str, count: int, tmp_path: Path
+) -> None:
+    """As an operator runs it, killed at a system call that writes."""
+    if not can_trace():
+        pytest.skip("strace is not installed, or not allowed")
+    path = tmp_path / "feed.duckdb"
+    command = [*EXO_STREAM, "serve", str(path), "--listen", "127.0.0.1:0", "--json"]
+    small = ["--limit", "memtable_entries_max=20", "--limit", "checkpoint_wal_bytes=20000"]
+    acknowledged = await put_until_killed(AtSyscall(call, count).wrap([*command, *small]))
+    assert len(acknowledged) < 2_000, "it was to be killed"
+    async with open_platform(path) as platform:
+        frontier = await platform.current_sequence()
+        assert len(acknowledged) <= frontier <= len(acknowledged) + 1
+        for number, sequence in acknowledged.items():
+            batch = await platform.get_batch(sequence)
+            assert batch is not None
+            assert [entry.value for entry in batch.entries] == [b"%d" % number]
+    assert verify(path).sound
 
 
 def test_a_missing_sync_is_noticed() -> None:
