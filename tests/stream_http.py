@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import trio
@@ -163,10 +163,13 @@ class World:
     platform: Platform
     port: Port
     number: int
+    callers: list[Caller] = field(default_factory=list)
 
     async def call(self) -> Caller:
-        """A connection more."""
-        return Caller(await trio.open_tcp_stream("127.0.0.1", self.number))
+        """A connection more; it ends with the world, if not before."""
+        caller = Caller(await trio.open_tcp_stream("127.0.0.1", self.number))
+        self.callers.append(caller)
+        return caller
 
     async def ask(
         self,
@@ -207,8 +210,14 @@ async def open_world(
             sockets = await trio.open_tcp_listeners(0, host="127.0.0.1")
             listener = Listener(port)
             nursery.start_soon(listener.run, sockets)
-            yield World(platform, port, sockets[0].socket.getsockname()[1])
-            nursery.cancel_scope.cancel()
+            world = World(platform, port, sockets[0].socket.getsockname()[1])
+            try:
+                yield world
+            finally:
+                for caller in world.callers:
+                    with trio.CancelScope(shield=True):
+                        await trio.aclose_forcefully(caller.stream)
+                nursery.cancel_scope.cancel()
         assert listener.connections == 0
         assert port.budget.held == 0
 
@@ -217,6 +226,6 @@ def _event(text: str) -> Event:
     fields: dict[str, list[str]] = {}
     for line in text.split("\n"):
         name, _, value = line.partition(":")
-        fields.setdefault(name, []).append(value)
+        fields.setdefault(name, []).append(value.removeprefix(" "))
     assert set(fields) <= {"event", "data", "id"}, text
     return Event(fields["event"][0], "\n".join(fields["data"]), fields.get("id", [""])[0])

@@ -7,7 +7,7 @@ from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exo_stream.errors import (
@@ -287,6 +287,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.lists(JSON, max_size=5), st.sampled_from([None, 1]), st.booleans())
 def test_elements_mean_what_the_array_meant(
     values: list[object], indent: int | None, is_ascii: bool
@@ -329,6 +330,7 @@ def test_nesting_has_a_bound_however_it_is_written(wrap: bytes) -> None:
         elements.split(wrap % body)
 
 
+@pytest.mark.slow
 def test_ten_megabytes_nested_a_hundred_thousand_deep_are_refused() -> None:
     depth = 100_000
     for body in (b"[" * depth + b"1" * 10_000_000 + b"]" * depth, b"[" * 10_000_000):
@@ -351,6 +353,7 @@ def test_types_travel_as_text_as_json_or_in_base64() -> None:
             b"x\n\nevent: control\ndata:{}\n\n",
             b"event: data\ndata:x\ndata:\ndata:event: control\ndata:data:{}\ndata:\ndata:\n\n",
         ),
+        (b" a\n  b\n ", b"event: data\ndata:  a\ndata:   b\ndata:  \n\n"),
         (b"a\xffb", "event: data\ndata:a\ufffdb\n\n".encode()),
     ],
 )

@@ -26,8 +26,9 @@ def encoding_of(media_type: str) -> Encoding:
 def data_event(encoding: Encoding, data: bytes, *, id_: str = "") -> bytes:
     """A data event; ``id_`` is the event's id, if it needs one.
 
-    A text's lines become lines of the event, however they end. What is no UTF-8 in it becomes
-    U+FFFD: events are UTF-8.
+    A text's lines become lines of the event, however they end; a blank at a line's beginning is
+    doubled, since readers of events take one away. What is no UTF-8 in it becomes U+FFFD: events
+    are UTF-8.
     """
     head = f"event: data\nid:{id_}\ndata:".encode() if id_ else b"event: data\ndata:"
     if encoding == "base64":
@@ -36,7 +37,10 @@ def data_event(encoding: Encoding, data: bytes, *, id_: str = "") -> bytes:
         data = data.decode(errors="replace").encode()
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return b"".join((head, data.replace(b"\n", b"\ndata:"), b"\n\n"))
+    if data.startswith(b" "):
+        data = b" " + data
+    data = data.replace(b"\n ", b"\n  ").replace(b"\n", b"\ndata:")
+    return b"".join((head, data, b"\n\n"))
 
 
 def control_event(

@@ -59,7 +59,8 @@ class Following:
     async def run(self, firsts: Sequence[tuple[str, Portion]], writer: BodyWriter) -> None:
         """Send what is there, which begins with ``firsts``, and what comes."""
         deadline = trio.current_time() + self._service.settings.sse_seconds
-        places = [self._place(name, first, writer) for name, first in firsts]
+        everything = [self._place(name, first, writer) for name, first in firsts]
+        places = everything
         try:
             for place in places:
                 # Whether or not there is anything to read, it says where the reader stands.
@@ -72,7 +73,7 @@ class Following:
                     if not place.is_seated:
                         await self._advance(place, writer)
         finally:
-            for place in places:
+            for place in everything:
                 self._hub.leave(place.name, place.seat)
 
     def _place(self, name: str, first: Portion, writer: BodyWriter) -> _Place:

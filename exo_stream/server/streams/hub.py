@@ -20,6 +20,7 @@ from exo_stream.server.streams.portions import Portion
 from exo_stream.streams.offset import Offset
 from exo_stream.streams.streams import Streams
 from exo_stream.streams.values import ReadResult
+from exo_stream.streams.watching import Watch
 
 PORTION_BYTES_MAX: Final = 256 * 1024
 """What is sent to a reader of events at once."""
@@ -52,10 +53,11 @@ class Seat:
 class _Channel:
     """The readers at the end of one stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
         self.seats: dict[Seat, None] = {}
         self.scope = trio.CancelScope()
-        self.is_stale = True
+        self.is_stale = False
         self.waiting = trio.CancelScope()
 
     def lose(self, seat: Seat) -> None:
@@ -93,7 +95,8 @@ class Hub:
         name = result.name
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = _Channel()
+            # It listens from now on, not from when its task begins.
+            channel = self._channels[name] = _Channel(self._streams.watch(name).__enter__())
             self._nursery.start_soon(self._run, name, channel)
         channel.seats[seat] = None
         if result.sequence < self._frontier.visible:
@@ -120,19 +123,19 @@ class Hub:
             # The barrier: a bug met by one stream is not one of everybody's connection.
             log.exception("channel failed", stream=name)
         finally:
+            channel.watch.__exit__(None, None, None)
             if self._channels.get(name) is channel:
                 del self._channels[name]
             for seat in list(channel.seats):
                 channel.lose(seat)
 
     async def _follow(self, name: str, channel: _Channel) -> None:
-        with self._streams.watch(name) as watch:
-            while True:
-                channel.is_stale = False
-                await self._tell(name, channel)
-                with trio.CancelScope() as channel.waiting:
-                    if not channel.is_stale:
-                        await watch.wait()
+        while True:
+            with trio.CancelScope() as channel.waiting:
+                if not channel.is_stale:
+                    await channel.watch.wait()
+            channel.is_stale = False
+            await self._tell(name, channel)
 
     async def _tell(self, name: str, channel: _Channel) -> None:
         """Read what follows each position that somebody stands at, and hand it to them."""
