@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import count
 
 from exo_stream.errors import BatchEvictedError, CorruptionError
@@ -55,12 +55,12 @@ def open_duckdb_engine(
         raise
 
 
-class DuckDBEngine:
+class DuckDBEngine(InlineStore):
     """The table and the log of one file. Made by ``open_duckdb_engine``."""
 
     def __init__(self, database: Database, *, limits: Limits, now: Callable[[], int]) -> None:
+        super().__init__(self, limits, now)
         self._database = database
-        self._limits = limits
         with database.reading() as rows:
             ends = batch_log.ends(rows)
             blocks = manifest.load(rows)
@@ -70,7 +70,6 @@ class DuckDBEngine:
             self._free_block_ids(rows, {block.id for block in blocks}, runs)
             self._recover(rows, ends)
         self._upkeep = Upkeep(self._table, database, ends.oldest_row)
-        self._store = InlineStore(self, limits, now)
 
     def _free_block_ids(self, rows: Rows, live: set[int], runs: set[int]) -> None:
         """Find what a crash left behind, and the first id that nothing ever had."""
@@ -227,41 +226,3 @@ class DuckDBEngine:
     def close(self) -> None:
         """[writer] CHECKPOINT, mark the shutdown as clean, close the file, drop the lock."""
         self._database.close()
-
-    def put_batch(self, kvs: Sequence[tuple[bytes, bytes]]) -> int:
-        """Write all pairs or none, as one batch; answer its sequence number."""
-        return self._store.put_batch(kvs)
-
-    def get(self, key: bytes) -> bytes | None:
-        """The key's latest value, ``None`` if it is absent."""
-        return self._store.get(key)
-
-    def range_scan(
-        self, start: bytes, end: bytes, limit: int, forward: bool
-    ) -> list[tuple[bytes, bytes]]:
-        """Up to ``limit`` pairs, both ends inclusive; an empty ``end`` is unbounded."""
-        return self._store.range_scan(start, end, limit, forward)
-
-    def get_many(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes | None]]:
-        """Each asked key with its value, in the order asked, duplicates kept."""
-        return self._store.get_many(keys)
-
-    def delete_batch(self, keys: Sequence[bytes]) -> int:
-        """Delete all keys as one batch; answer its sequence number."""
-        return self._store.delete_batch(keys)
-
-    def current_sequence(self) -> int:
-        """The sequence number of the newest batch, 0 before the first."""
-        return self._store.current_sequence()
-
-    def get_batch(self, sequence: int) -> list[tuple[bytes, bytes]] | None:
-        """The pairs of a retained batch; a deletion's batch is ``[]``; ``None`` if not there."""
-        return self._store.get_batch(sequence)
-
-    def oldest_retained_batch(self) -> int | None:
-        """The sequence number of the oldest batch of the log, ``None`` if the log is empty."""
-        return self._store.oldest_retained_batch()
-
-    def prune_batch_log(self, cutoff_exclusive: int) -> int:
-        """Evict every batch below the cutoff; answer how many there were."""
-        return self._store.prune_batch_log(cutoff_exclusive)

@@ -38,7 +38,7 @@ def wall_clock() -> int:
     return time.time_ns() // 1000
 
 
-class MemoryEngine:
+class MemoryEngine(InlineStore):
     """A store in memory. ``log_id`` may be given; otherwise a new one is minted.
 
     Deleted keys keep a tombstone for good, so this is for tests and for small, short lives.
@@ -51,13 +51,12 @@ class MemoryEngine:
         limits: Limits | None = None,
         now: Callable[[], int] = wall_clock,
     ) -> None:
+        super().__init__(self, limits or Limits(), now)
         self._log_id = log_id or secrets.token_hex(16)
-        self._limits = limits or Limits()
         self._log = MemoryLog()
         self._version = TableVersion(frontier=0, floor=1, live=Memtable())
         self._last_committed_at = 0
         self._pins = Pins()
-        self._store = InlineStore(self, self._limits, now)
 
     @property
     def log_id(self) -> str:
@@ -186,44 +185,6 @@ class MemoryEngine:
 
     def close(self) -> None:
         """[writer] Nothing to do."""
-
-    def put_batch(self, kvs: Sequence[tuple[bytes, bytes]]) -> int:
-        """Write all pairs or none, as one batch; answer its sequence number."""
-        return self._store.put_batch(kvs)
-
-    def get(self, key: bytes) -> bytes | None:
-        """The key's latest value, ``None`` if it is absent."""
-        return self._store.get(key)
-
-    def range_scan(
-        self, start: bytes, end: bytes, limit: int, forward: bool
-    ) -> list[tuple[bytes, bytes]]:
-        """Up to ``limit`` pairs, both ends inclusive; an empty ``end`` is unbounded."""
-        return self._store.range_scan(start, end, limit, forward)
-
-    def get_many(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes | None]]:
-        """Each asked key with its value, in the order asked, duplicates kept."""
-        return self._store.get_many(keys)
-
-    def delete_batch(self, keys: Sequence[bytes]) -> int:
-        """Delete all keys as one batch; answer its sequence number."""
-        return self._store.delete_batch(keys)
-
-    def current_sequence(self) -> int:
-        """The sequence number of the newest batch, 0 before the first."""
-        return self._store.current_sequence()
-
-    def get_batch(self, sequence: int) -> list[tuple[bytes, bytes]] | None:
-        """The pairs of a retained batch; a deletion's batch is ``[]``; ``None`` if not there."""
-        return self._store.get_batch(sequence)
-
-    def oldest_retained_batch(self) -> int | None:
-        """The sequence number of the oldest batch of the log, ``None`` if the log is empty."""
-        return self._store.oldest_retained_batch()
-
-    def prune_batch_log(self, cutoff_exclusive: int) -> int:
-        """Evict every batch below the cutoff; answer how many there were."""
-        return self._store.prune_batch_log(cutoff_exclusive)
 
 
 class MemoryLog:

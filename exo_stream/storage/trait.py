@@ -25,7 +25,8 @@ _STORE_END = row_key(Keyspace.STORE + 1, b"")
 class InlineStore:
     """Drives an engine by the nine methods of ``StoreEngine``, from any thread.
 
-    For use without a platform; while a platform has the engine, it alone may write.
+    For use without a platform; while a platform has the engine, it alone may write. Ours inherit
+    it, and are the engine that they drive.
     """
 
     def __init__(self, engine: Engine, limits: Limits, now: Callable[[], int]) -> None:
