@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import h11
 import pytest
 import trio
+from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import (
@@ -33,7 +34,7 @@ from exo_stream.server.serve import open_port
 from exo_stream.storage.hop import in_place
 from tests.connect_caller import Caller, Exchange, Frames, error_of, info_of, served
 from tests.nine_methods import NineMethods
-from tests.store_calls import BATCH, GET, PRUNE, PUT, RANGE, REDUCE, SUBSCRIBE, get, put
+from tests.store_calls import BATCH, GET, GET_MANY, PRUNE, PUT, RANGE, REDUCE, SUBSCRIBE, get, put
 from tests.wire_examples import LOG_ID
 from tests.worlds import Fault, FaultyEngine, GatedHop, in_memory
 
@@ -42,7 +43,7 @@ EVERYTHING = [{"payload_regex": "(?s).*"}]
 
 @asynccontextmanager
 async def blocked_by(
-    platform: Platform, method: str, message: query.RangeRequest | stream.SubscribeRequest
+    platform: Platform, method: str, message: Message
 ) -> AsyncIterator[tuple[Port, Frames]]:
     """A call whose caller takes nothing that it does not ask for: every send waits for it."""
     port = open_port(platform, Visitors.welcome())
@@ -117,23 +118,64 @@ async def test_whoever_leaves_is_forgotten() -> None:
         assert (await platform.info()).subscribers == 0
 
 
-async def test_a_range_that_is_left_lets_go_of_its_snapshot() -> None:
+async def test_ranges_that_are_read_slowly_keep_nobody_from_reading() -> None:
     limits = Limits(page_rows_max=2, snapshots_max=1)
-    async with in_memory()(limits=limits) as platform:
+    async with in_memory()(limits=limits) as platform, AsyncExitStack() as slow:
         await put_some(platform, 20)
         everything = query.RangeRequest(batch_size=1)
-        async with blocked_by(platform, RANGE, everything) as (_, frames):
+        for _ in range(3):
+            _, frames = await slow.enter_async_context(blocked_by(platform, RANGE, everything))
             assert await frames.next(query.RangeFrame) is not None
-            async with blocked_by(platform, RANGE, everything) as (_, others):
-                with pytest.raises(CallError) as caught:
-                    await others.all(query.RangeFrame)
-            assert (caught.value.code, info_of(caught.value).reason) == (
-                Code.UNAVAILABLE,
-                "SNAPSHOT_EXPIRED",
-            )
-        await wait_all_tasks_blocked()
+        held = platform.sources.snapshots
+        assert len(held._leased) == 3
         async with served(platform) as (_, dial), Caller(dial).stream(RANGE, everything) as frames:
             assert len(await frames.all(query.RangeFrame)) == 20
+        await slow.aclose()
+        await wait_all_tasks_blocked()
+        assert not held._leased
+
+
+async def test_a_range_that_is_read_too_slowly_ends_and_may_be_tried_again(
+    autojump_clock: MockClock,
+) -> None:
+    limits = Limits(page_rows_max=2, snapshot_seconds_max=5)
+    many = query.GetManyRequest(keys=[b"%03d" % n for n in range(20)], batch_size=1)
+    async with in_memory()(limits=limits) as platform:
+        await put_some(platform, 20)
+        for method, message in ((RANGE, query.RangeRequest(batch_size=1)), (GET_MANY, many)):
+            async with blocked_by(platform, method, message) as (_, frames):
+                with pytest.raises(CallError) as caught:
+                    for _ in range(20):
+                        assert await frames.next(query.RangeFrame) is not None
+                        await trio.sleep(3)
+            info = info_of(caught.value)
+            assert (caught.value.code, info.reason) == (Code.UNAVAILABLE, "SNAPSHOT_EXPIRED")
+
+
+async def test_an_answer_waits_for_memory_and_not_for_ever(autojump_clock: MockClock) -> None:
+    async with in_memory()() as platform, served(platform) as (port, dial):
+        await put_some(platform, 1)
+        taken = platform.limits.in_flight_bytes_max - 1000
+        port.budget.take(taken)
+        async with Caller(dial).stream(RANGE, query.RangeRequest(batch_size=1)) as frames:
+            with pytest.raises(CallError) as caught:
+                await frames.next(query.RangeFrame)
+        assert caught.value.code is Code.RESOURCE_EXHAUSTED
+        async with Caller(dial).stream(RANGE, query.RangeRequest(batch_size=1)) as frames:
+            port.budget.give(taken)
+            assert len(await frames.all(query.RangeFrame)) == 1
+
+
+async def test_what_a_subscription_was_asked_with_is_not_held_while_it_lasts() -> None:
+    async with in_memory()() as platform, served(platform) as (port, dial):
+        padding = b"\xfa\x07\xe8\x07" + bytes(1000)  # a field that nobody knows
+        message = stream.SubscribeRequest.FromString(
+            stream.SubscribeRequest(match_keys=EVERYTHING).SerializeToString() + padding
+        )
+        async with Caller(dial).stream(SUBSCRIBE, message):
+            await wait_all_tasks_blocked()
+            assert (await platform.info()).subscribers == 1
+            assert port.budget.held == 0
 
 
 async def test_a_put_whose_caller_left_takes_its_course() -> None:
@@ -181,20 +223,24 @@ async def test_a_put_that_the_disk_refuses_may_be_tried_again(fault: Fault) -> N
 
 
 async def test_a_backend_with_only_the_nine_methods_is_served() -> None:
+    limits = Limits(page_rows_max=2)
     async with (
-        open_platform(engine=NineMethods(), log_id=LOG_ID, hop=in_place) as platform,
+        open_platform(engine=NineMethods(), log_id=LOG_ID, hop=in_place, limits=limits) as platform,
         served(platform) as (_, dial),
     ):
         caller = Caller(dial)
-        assert await put(caller, (b"a", b"1"), (b"b", b"2")) == 10
-        assert await get(caller, b"a", min_sequence=10) == b"1"
-        async with caller.stream(RANGE, query.RangeRequest(batch_size=9)) as frames:
-            [frame] = await frames.all(query.RangeFrame)
-            assert [row.key for row in frame.results] == [b"a", b"b"]
+        keys = [b"%d" % n for n in range(5)]
+        assert await put(caller, *((key, b"v") for key in keys)) == 10
+        assert await get(caller, b"1", min_sequence=10) == b"v"
+        many = query.GetManyRequest(keys=keys, batch_size=2)
+        for method, message in ((RANGE, query.RangeRequest(batch_size=9)), (GET_MANY, many)):
+            async with caller.stream(method, message) as frames:
+                found = await frames.all(query.RangeFrame)
+            assert [row.key for frame in found for row in frame.results] == keys
         batch, _ = await caller.unary(
             BATCH, stream.GetRequest(sequence_number=10), stream.GetResponse
         )
-        assert len(batch.entries) == 2
+        assert len(batch.entries) == 5
         subscribe = stream.SubscribeRequest(match_keys=EVERYTHING, since_sequence_number=10)
         async with caller.stream(SUBSCRIBE, subscribe) as frames:
             for expected in (10, 20):

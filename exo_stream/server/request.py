@@ -225,6 +225,11 @@ class Request:
         self._share.give(size)
 
     @property
+    def share(self) -> Share:
+        """What this exchange holds of the process's budget."""
+        return self._share
+
+    @property
     def nursery(self) -> trio.Nursery:
         """The connection's own, for what must run beside the answer."""
         assert self._inbound.nursery is not None

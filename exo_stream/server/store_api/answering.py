@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
+import trio
 from google.protobuf.message import Message
 
+from exo_stream.errors import OverloadedError
 from exo_stream.protocol.http import Headers
 from exo_stream.server.budget import Share
 from exo_stream.server.request import Request
+
+_PATIENCE_SECONDS: Final = 10
+"""For so long an answer waits for memory. Those that wait may hold what the others wait for."""
 
 M = TypeVar("M", bound=Message)
 Q = TypeVar("Q")
@@ -54,12 +59,21 @@ class Pieces(Protocol):
         """Let go of what it holds."""
 
 
+async def wait_room(share: Share, size: int) -> None:
+    """Hold ``size`` bytes for an answer. Raises OverloadedError if there is no room for long."""
+    with trio.move_on_after(_PATIENCE_SECONDS):
+        await share.wait_take(size)
+        return
+    raise OverloadedError("there is no room for an answer; try again later")
+
+
 @dataclass(frozen=True, slots=True)
 class Method(Generic[M, Q]):
     """One method: ``check`` makes of its message what ``answer`` or ``stream`` serve.
 
     ``check`` is pure and may be run in a thread. It raises CallError or InvalidRequestError.
-    ``is_safe`` methods may be called by GET; ``is_long`` ones end when their caller leaves.
+    ``is_safe`` methods may be called by GET; ``is_long`` ones end when their caller leaves; what
+    ``keeps_request`` ones ask is about as large as their message, as long as they are served.
     """
 
     kind: type[M]
@@ -70,6 +84,7 @@ class Method(Generic[M, Q]):
     stream: Callable[[Q, Request], Pieces] | None = None
     is_safe: bool = False
     is_long: bool = False
+    keeps_request: bool = False
 
     @property
     def streams(self) -> bool:

@@ -12,13 +12,13 @@ from exo_stream.errors import ExoStreamError
 from exo_stream.platform import Platform
 from exo_stream.protocol.connect.call import Call, codec_of, get_call, post_call
 from exo_stream.protocol.connect.compression import ENCODINGS, IDENTITY
-from exo_stream.protocol.connect.envelope import COMPRESSED, OneEnvelope, end_stream
+from exo_stream.protocol.connect.envelope import COMPRESSED, HEAD_BYTES, OneEnvelope, end_stream
 from exo_stream.protocol.connect.failure import CallError, Code, error_body
 from exo_stream.protocol.http import Headers, RefusedError, Response
 from exo_stream.server.port import Port
 from exo_stream.server.request import BodyWriter, Request
 from exo_stream.server.routes import ANY_METHOD, Answer, Streamed
-from exo_stream.server.store_api.answering import AnyMethod, Pieces, Reply
+from exo_stream.server.store_api.answering import AnyMethod, Pieces, Reply, wait_room
 from exo_stream.server.store_api.compact import Compact
 from exo_stream.server.store_api.cors import cross_origin, preflight
 from exo_stream.server.store_api.failures import call_error, deadline_exceeded
@@ -112,10 +112,15 @@ class StoreApi:
     async def _read(
         self, request: Request, method: AnyMethod, call: Call, deadline: float | None, body: bytes
     ) -> _Asked:
+        """What was asked. Of what the body held, only what is still needed stays counted."""
         data = await self._transcoder.decompress(
             call.encoding, body, method.bytes_max, request.hold
         )
+        if call.encoding != IDENTITY:
+            request.release(len(body))
+        request.hold(len(data))
         question = await self._transcoder.read(call.codec, data, method)
+        request.release(len(data) if method.keeps_request else 2 * len(data))
         return _Asked(call, method, deadline, question)
 
     async def _ask(self, asked: _Asked) -> Reply:
@@ -129,7 +134,7 @@ class StoreApi:
         raise deadline_exceeded()
 
     async def _response(self, call: Call, reply: Reply, request: Request) -> Response | Streamed:
-        request.hold(2 * reply.piece.cost)
+        await wait_room(request.share, 2 * reply.piece.cost)
         data = await self._transcoder.write(call.codec, reply.piece)
         data, is_compressed = await self._transcoder.compress(call.answer_encoding, data)
         headers: Headers = (("content-type", call.unary_type), *reply.headers)
@@ -176,6 +181,7 @@ class StoreApi:
             request.hold(len(piece))
             envelope.feed(piece)
         flags, data = envelope.finish()
+        request.release(HEAD_BYTES)
         if flags & COMPRESSED and call.encoding == IDENTITY:
             raise CallError(Code.INVALID_ARGUMENT, "a compressed message, and no compression")
         if not flags & COMPRESSED:

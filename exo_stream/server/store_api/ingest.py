@@ -57,6 +57,7 @@ class Ingest:
                 INGEST,
                 limits.connect_put_bytes_max,
                 answer=self.put,
+                keeps_request=True,
             )
         }
 

@@ -27,9 +27,9 @@ from exo_stream.scan import PAIR_BYTES, Pair, Scan, bounds
 from exo_stream.server.budget import Share
 from exo_stream.server.port import Port
 from exo_stream.server.request import Request
-from exo_stream.server.store_api.answering import AnyMethod, Method, Piece, Reply
+from exo_stream.server.store_api.answering import AnyMethod, Method, Piece, Reply, wait_room
 from exo_stream.server.store_api.failures import QUERY
-from exo_stream.snapshots import Snapshot
+from exo_stream.snapshots import Snapshot, Snapshots
 from exo_stream.storage.engine import Version
 
 DETAIL_HEADER: Final = "x-store-query-detail-bin"
@@ -56,6 +56,7 @@ def check_key(key: bytes, field: str) -> None:
 def checked_get(message: GetRequest) -> GetRequest:
     """The request, if it can be served. Raises CallError, as the other two do."""
     check_key(message.key, "key")
+    message.DiscardUnknownFields()
     return message
 
 
@@ -66,6 +67,7 @@ def checked_get_many(message: GetManyRequest) -> GetManyRequest:
     for index, key in enumerate(message.keys):
         check_key(key, f"keys[{index}]")
     _check_batch_size(message.batch_size)
+    message.DiscardUnknownFields()
     return message
 
 
@@ -81,6 +83,7 @@ def checked_range(message: RangeRequest) -> RangeRequest:
             "mode",
             f"{message.mode} is neither 0 (forward) nor 1 (reverse)",
         )
+    message.DiscardUnknownFields()
     return message
 
 
@@ -105,7 +108,12 @@ class Query:
                 GetRequest, checked_get, QUERY, size, answer=self.get, is_safe=True
             ),
             f"{service}/GetMany": Method(
-                GetManyRequest, checked_get_many, QUERY, size, stream=self.get_many
+                GetManyRequest,
+                checked_get_many,
+                QUERY,
+                size,
+                stream=self.get_many,
+                keeps_request=True,
             ),
             f"{service}/Range": Method(RangeRequest, checked_range, QUERY, size, stream=self.range),
         }
@@ -129,6 +137,23 @@ class Query:
         return RangePieces(self._platform, asked)
 
 
+class _Leases:
+    """Versions held for the calls that read them: bounded in time and memory, not in number.
+
+    They could be counted, but then those who read slowly would keep the others from reading.
+    """
+
+    def __init__(self, snapshots: Snapshots) -> None:
+        self._snapshots = snapshots
+
+    def open(self) -> Snapshot:
+        raise AssertionError("a call enters a scan by its first page")
+
+    def hold(self, version: Version) -> Snapshot:
+        self._snapshots.expire()
+        return self._snapshots.lease(version)
+
+
 class _Read:
     """A streamed read: what it has read so far, and at which sequence."""
 
@@ -137,6 +162,7 @@ class _Read:
     def __init__(self, platform: Platform, min_sequence: int) -> None:
         self._sources = platform.sources
         self._limits = platform.limits
+        self._leases = _Leases(platform.sources.snapshots)
         self._min_sequence = min_sequence
         self._sequence: int | None = None
         self._read_bytes = 0
@@ -162,7 +188,7 @@ class RangePieces(_Read):
         self._frame_rows = min(asked.batch_size, self._limits.page_rows_max)
         self._scan = Scan(
             self._sources.reads,
-            self._sources.snapshots,
+            self._leases,
             low,
             high,
             forward=asked.mode == TRAVERSAL_MODE_FORWARD,
@@ -171,7 +197,7 @@ class RangePieces(_Read):
 
     async def next(self, share: Share) -> Sequence[Piece] | None:
         """The frames of one page; the last rows of it may make a smaller one."""
-        await share.wait_take(2 * self._limits.page_bytes_max)
+        await wait_room(share, 2 * self._limits.page_bytes_max)
         if self._sequence is None:
             self._check_visible()
             rows = await self._scan.first_page(self._limits.page_bytes_max)
@@ -217,7 +243,7 @@ class ManyPieces(_Read):
         if self._done == len(self._keys):
             await trio.lowlevel.checkpoint()
             return None
-        await share.wait_take(2 * self._limits.page_bytes_max)
+        await wait_room(share, 2 * self._limits.page_bytes_max)
         if self._version is None:
             return [await self._first()]
         assert self._snapshot is not None
@@ -233,7 +259,7 @@ class ManyPieces(_Read):
         try:
             piece = await self._frame(version)
             if self._done < len(self._keys):
-                self._snapshot = self._sources.snapshots.hold(version)
+                self._snapshot = self._leases.hold(version)
         finally:
             engine.unpin(version)
         return piece

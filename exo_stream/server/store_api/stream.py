@@ -21,7 +21,7 @@ from exo_stream.selectors import StoreSelector
 from exo_stream.server.budget import Share
 from exo_stream.server.port import Port
 from exo_stream.server.request import Request
-from exo_stream.server.store_api.answering import AnyMethod, Method, Piece, Reply
+from exo_stream.server.store_api.answering import AnyMethod, Method, Piece, Reply, wait_room
 from exo_stream.server.store_api.failures import STREAM, batch_not_found
 from exo_stream.starts import FromSequence
 from exo_stream.subscription import Delivered, Pulled, Subscription
@@ -114,7 +114,7 @@ class BatchPieces:
         if subscription.following:
             return await self._pieces(await subscription.pull(), share)
         if subscription.holds_page:
-            await share.wait_take(2 * self._sources.limits.page_bytes_max)
+            await wait_room(share, 2 * self._sources.limits.page_bytes_max)
         pulled = await subscription.pull_ready()
         return [] if pulled is None else await self._pieces(pulled, share)
 
@@ -126,7 +126,7 @@ class BatchPieces:
                 if (piece := _frame(batch.sequence, batch.entries)) is not None
             ]
             if not share.held:
-                await share.wait_take(sum(piece.cost for piece in pieces))
+                await wait_room(share, sum([piece.cost for piece in pieces]))
             return pieces
         await trio.lowlevel.checkpoint()
         if self._tells_progress and isinstance(pulled, CaughtUp | Progress | Heartbeat):

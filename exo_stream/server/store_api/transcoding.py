@@ -21,7 +21,8 @@ T = TypeVar("T")
 Q = TypeVar("Q")
 
 _THREADS: Final = 2
-"""So many large messages are worked on at a time; they share one interpreter anyway."""
+"""So many large messages of each codec are worked on at a time; they share one interpreter anyway,
+and those in JSON, which take fifty times as long, must not hold up the others."""
 
 
 class Transcoder:
@@ -29,7 +30,7 @@ class Transcoder:
 
     def __init__(self, parts_max: int) -> None:
         self._parts_max = parts_max
-        self._threads = trio.CapacityLimiter(_THREADS)
+        self._threads = {codec: trio.CapacityLimiter(_THREADS) for codec in Codec}
 
     async def decompress(
         self, encoding: str, data: bytes, bytes_max: int, hold: Callable[[int], None]
@@ -49,7 +50,7 @@ class Transcoder:
         def decode_and_check() -> Q:
             return method.check(codec.decode(data, method.kind, self._parts_max))
 
-        return await self._work(decode_and_check, is_heavy=codec.is_heavy(len(data)))
+        return await self._work(codec, decode_and_check, len(data))
 
     async def write(self, codec: Codec, piece: Piece) -> bytes:
         """The message of an answer."""
@@ -57,7 +58,7 @@ class Transcoder:
         def build_and_encode() -> bytes:
             return codec.encode(piece.build())
 
-        return await self._work(build_and_encode, is_heavy=codec.is_heavy(piece.cost))
+        return await self._work(codec, build_and_encode, piece.cost)
 
     async def compress(self, encoding: str, data: bytes) -> tuple[bytes, bool]:
         """``data`` for sending, and whether it is compressed: what is small is left as it is."""
@@ -66,9 +67,9 @@ class Transcoder:
             return data, False
         return await _joined(compressed(encoding, data)), True
 
-    async def _work(self, work: Callable[[], T], *, is_heavy: bool) -> T:
-        if is_heavy:
-            return await trio.to_thread.run_sync(work, limiter=self._threads)
+    async def _work(self, codec: Codec, work: Callable[[], T], size: int) -> T:
+        if codec.is_heavy(size):
+            return await trio.to_thread.run_sync(work, limiter=self._threads[codec])
         await trio.lowlevel.checkpoint_if_cancelled()
         return work()
 
