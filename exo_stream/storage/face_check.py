@@ -41,16 +41,22 @@ class FaceRows:
 
     def __init__(self, con: duckdb.DuckDBPyConnection, checks: Sequence[FaceCheck]) -> None:
         self._con = con
+        self._own = con.cursor()
         self._checks = checks
         self._heads: dict[int, int] = {}
         for check in checks:
             for keyspace, size in check.heads.items():
                 self._heads[keyspace] = max(size, self._heads.get(keyspace, 0))
         self._buffer: list[tuple[int, bytes, int, bytes | None, int]] = []
-        con.execute(
-            "CREATE TABLE memory.main.faces (keyspace UTINYINT, key BLOB, sequence UBIGINT,"
+        self._own.execute("USE memory")
+        self._own.execute(
+            "CREATE TABLE faces (keyspace UTINYINT, key BLOB, sequence UBIGINT,"
             " head BLOB, size UBIGINT)"
         )
+
+    def close(self) -> None:
+        """Let go of what was collected."""
+        self._own.close()
 
     def take_batch(self, sequence: int, entries: Sequence[Entry]) -> None:
         """A batch of the log that is not folded yet."""
@@ -74,9 +80,9 @@ class FaceRows:
                 " WHERE kv.keyspace = ?",
                 (size, keyspace),
             )
-        live = self._con.execute(
+        live = self._own.execute(
             "SELECT keyspace, key, found.head, found.size FROM (SELECT keyspace, key,"
-            " arg_max({'head': head, 'size': size}, sequence) AS found FROM memory.main.faces"
+            " arg_max({'head': head, 'size': size}, sequence) AS found FROM faces"
             " GROUP BY keyspace, key) WHERE found.head IS NOT NULL ORDER BY keyspace, key"
         )
         while rows := live.fetchmany(_ROWS_MAX):
@@ -93,7 +99,6 @@ class FaceRows:
 
     def _flush(self) -> None:
         if self._buffer:
-            self._con.executemany(
-                "INSERT INTO memory.main.faces VALUES (?, ?, ?, ?, ?)", self._buffer
-            )
+            with self._own.appender("faces") as appender:
+                appender.append_rows(self._buffer)
             self._buffer = []

@@ -84,8 +84,8 @@ def _read(path: Path, con: duckdb.DuckDBPyConnection, faces: Sequence[FaceCheck]
     floor, folded_through = numbers[meta.FLOOR], numbers[meta.FOLDED_THROUGH]
     ((oldest, newest),) = rows.fetch("SELECT min(sequence), max(sequence) FROM log")
     _check_ends(findings, oldest, newest, floor, folded_through)
-    with closing(FoldCheck(con)) as fold:
-        rule, face_rows = RuleCheck(rows), FaceRows(con, faces)
+    rule = RuleCheck(rows)
+    with closing(FoldCheck(con)) as fold, closing(FaceRows(con, faces)) as face_rows:
 
         def take_folded(sequence: int, entries: tuple[Entry, ...]) -> None:
             rule.take_batch(sequence, entries)
