@@ -115,6 +115,40 @@ expressions: st.SearchStrategy[Expression] = st.recursive(
 )
 
 
+@st.composite
+def read_by_sql(draw: st.DrawFn, kind: Kind | None = None) -> Field:
+    """A field that SQL can read, of one kind or another."""
+    if kind is None:
+        kind = draw(st.sampled_from([*_COMMON, Kind.DATE64, Kind.FIXED_SIZE_BINARY]))
+    length = draw(st.sampled_from([0, 1, 2])) if kind is Kind.FIXED_SIZE_BINARY else None
+    if kind is not Kind.UTF8 and draw(st.integers(0, 3)) == 0:
+        return KeyField(draw(st.sampled_from([0, 0, 0, 8, 64])), kind, length)
+    return ValueField(draw(st.integers(0, 3)), kind, draw(st.booleans()), length)
+
+
+@st.composite
+def computed_by_sql(draw: st.DrawFn) -> Expression:
+    """Arithmetic of two numbers, or a date cut to its day."""
+    if draw(st.integers(0, 4)) == 0:
+        return DateTruncDay(draw(read_by_sql(draw(st.sampled_from([Kind.DATE32, Kind.DATE64])))))
+    kind = draw(st.sampled_from([Kind.INT64, Kind.UINT64, Kind.FLOAT64]))
+    operands = st.one_of(
+        read_by_sql(kind), read_by_sql(kind), literals.filter(lambda scalar: scalar.kind is kind)
+    )
+    left: Expression = draw(operands)
+    if draw(st.booleans()):
+        left = Arithmetic(draw(st.sampled_from(list(Operator)[:3])), left, draw(operands))
+    right = draw(operands)
+    if kind is Kind.FLOAT64 and draw(st.booleans()):
+        right = draw(read_by_sql(draw(st.sampled_from([Kind.INT64, Kind.UINT64]))))
+    return Arithmetic(draw(st.sampled_from(list(Operator))), left, right)
+
+
+sql_expressions: st.SearchStrategy[Expression] = st.one_of(
+    read_by_sql(), read_by_sql(), literals, computed_by_sql()
+)
+
+
 def _bounds(values: list[Any]) -> st.SearchStrategy[Any]:
     return st.none() | st.sampled_from(values)
 
@@ -140,9 +174,9 @@ constraints: st.SearchStrategy[c.Constraint] = st.one_of(
 
 
 @st.composite
-def reducers(draw: st.DrawFn) -> Reducer:
+def reducers(draw: st.DrawFn, some: st.SearchStrategy[Expression]) -> Reducer:
     """Any that is allowed."""
-    expr = draw(expressions)
+    expr = draw(some)
     kind = kind_of(expr)
     allowed = [ReduceOp.COUNT_FIELD, ReduceOp.MIN_FIELD, ReduceOp.MAX_FIELD]
     if kind is None or kind in SUMMED:
@@ -155,11 +189,13 @@ def reducers(draw: st.DrawFn) -> Reducer:
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> ReduceRequest:
-    """Any that is allowed."""
-    some = tuple(draw(st.lists(reducers(), max_size=3)))
-    group_by = tuple(draw(st.lists(expressions, min_size=not some, max_size=2)))
-    checks = draw(st.lists(st.builds(c.Check, fields(), constraints), max_size=2))
+def requests(draw: st.DrawFn, *, by_sql: bool = False) -> ReduceRequest:
+    """Any that is allowed; ``by_sql`` only those that SQL can do."""
+    values = sql_expressions if by_sql else expressions
+    some = tuple(draw(st.lists(reducers(values), max_size=3)))
+    group_by = tuple(draw(st.lists(values, min_size=not some, max_size=2)))
+    checked = read_by_sql() if by_sql else fields()
+    checks = draw(st.lists(st.builds(c.Check, checked, constraints), max_size=2))
     filter_ = draw(st.sampled_from([None, c.Filter(tuple(checks)), c.Filter(tuple(checks))]))
     order_by = (GroupOrder(group=0, descending=draw(st.booleans())),) if group_by else ()
     limit = draw(st.none() | st.integers(0, 3)) if group_by else None

@@ -85,14 +85,13 @@ class Sum:
 
     def result(self) -> Scalar | None:
         """The sum; None if there was nothing to add."""
-        if self._sum is None:
-            return None
-        if self._kind is not Kind.FLOAT64:
-            low, high = integer_bounds(self._kind)
-            if not low <= self._sum <= high:
-                raise InvalidReduceError(
-                    self._field, f"the sum does not fit into a {self._kind.name.lower()}"
-                )
+        if self._sum is None or self._kind is Kind.FLOAT64:
+            return None if self._sum is None else Scalar(self._kind, self._sum)
+        low, high = integer_bounds(self._kind)
+        if not low <= self._sum <= high:
+            raise InvalidReduceError(
+                self._field, f"the sum does not fit into a {self._kind.name.lower()}"
+            )
         return Scalar(self._kind, self._sum)
 
 

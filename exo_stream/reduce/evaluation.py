@@ -249,16 +249,3 @@ def _date_trunc_day(operand: Expression) -> Evaluate:
         return truncated
 
     return evaluate
-
-
-def fields_of(expression: Expression) -> list[Field]:
-    """Every field that it reads."""
-    match expression:
-        case Scalar():
-            return []
-        case Arithmetic(left=left, right=right):
-            return [*fields_of(left), *fields_of(right)]
-        case Lower(operand=operand) | DateTruncDay(operand=operand):
-            return fields_of(operand)
-        case _:
-            return [expression]
