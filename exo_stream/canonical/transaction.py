@@ -287,7 +287,7 @@ class Transaction:
     def _snapshot(self) -> Snapshot:
         return self._writers.ground.sources.snapshots.lease(self._writers.version)
 
-    async def _run_validators(self, context: PreflightContext) -> None:
+    async def _run_validators(self, context: PreflightContext) -> None:  # noqa: ASYNC910
         if len(self._validators) < 2:
             for validator in self._validators:
                 await _validate(validator, context)
@@ -295,7 +295,7 @@ class Transaction:
         failures: dict[int, ExoStreamError] = {}
         scopes = [trio.CancelScope() for _ in self._validators]
 
-        async def run(number: int, validator: Validator) -> None:
+        async def run(number: int, validator: Validator) -> None:  # noqa: ASYNC910
             with scopes[number]:
                 try:
                     await _validate(validator, context)
