@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import trio
 
@@ -12,13 +12,10 @@ from exo_stream.client.inbox import Inbox
 from exo_stream.client.link import Link
 from exo_stream.errors import ExoStreamError
 from exo_stream.feed import FeedMessage, SnapshotPage
-from exo_stream.model import Batch, Cursor
+from exo_stream.feed_reader import FeedReader
 from exo_stream.protocol import messages as m
 from exo_stream.selectors import AnySelector
 from exo_stream.starts import After, Start
-
-BATCHES_PER_CHECKPOINT: Final = 64
-"""A reader that works through what is there without awaiting anything still lets others run."""
 
 
 class _Phase(Enum):
@@ -31,7 +28,7 @@ class _Phase(Enum):
     OVER = "failed or closed"
 
 
-class RemoteFeed:
+class RemoteFeed(FeedReader):
     """Every matching batch from a start on, in order, until its block is left.
 
     Iterating gives ``Batch`` and, first, the ``SnapshotPage`` values of a snapshot;
@@ -52,6 +49,7 @@ class RemoteFeed:
         slow: str,
         heartbeat_seconds: int | None,
     ) -> None:
+        super().__init__()
         self._link = link
         self._selector = selector
         self._slow = slow
@@ -63,9 +61,6 @@ class RemoteFeed:
         self._changed = trio.Event()
         self._taken = trio.Event()
         self._begun = False
-        self._finished: Cursor | None = None
-        self._handed_out: Cursor | None = None
-        self._steps = 0
 
     # --- for its user ---------------------------------------------------------------------------
 
@@ -90,32 +85,10 @@ class RemoteFeed:
         self._close()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    @property
-    def cursor(self) -> Cursor | None:
-        """The resolved start, then the last message that is finished: resume after it.
-
-        None while a snapshot is not whole: whoever loses it has nothing to resume from.
-        """
-        return self._finished
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Batch | SnapshotPage:
-        while True:
-            message = await self.next_message()
-            if isinstance(message, Batch | SnapshotPage):
-                return message
-
-    def messages(self) -> _Messages:
-        """All messages: batches and pages, and ``CaughtUp``, ``Progress`` and the rest."""
-        return _Messages(self)
-
     async def next_message(self) -> FeedMessage:
         """The next message. Asking for it says that the one before is finished."""
         assert self._begun, "a feed is used inside its async with block"
-        if self._handed_out is not None:
-            self._finished, self._handed_out = self._handed_out, None
+        self._finish()
         await self._take_a_breath()
         while not len(self._inbox):
             self._raise_if_over()
@@ -125,11 +98,9 @@ class RemoteFeed:
         return message
 
     def _after_taking(self, message: FeedMessage) -> None:
-        if isinstance(message, SnapshotPage):
-            if self._phase is _Phase.LIVE:
-                self._say(m.SnapshotNext(self._id))
-        else:
-            self._handed_out = getattr(message, "cursor", None)
+        if isinstance(message, SnapshotPage) and self._phase is _Phase.LIVE:
+            self._say(m.SnapshotNext(self._id))
+        self._hand_out(message)
         self._taken.set()
         if self._phase is _Phase.PAUSED and self._inbox.held_bytes <= self._bytes_max // 4:
             self._phase = _Phase.WANTED
@@ -227,21 +198,3 @@ class RemoteFeed:
     async def _wait_changed(self) -> None:
         self._changed = trio.Event()
         await self._changed.wait()
-
-    async def _take_a_breath(self) -> None:
-        self._steps += 1
-        if self._steps % BATCHES_PER_CHECKPOINT:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            await trio.lowlevel.checkpoint()
-
-
-class _Messages:
-    def __init__(self, feed: RemoteFeed) -> None:
-        self._feed = feed
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> FeedMessage:
-        return await self._feed.next_message()
