@@ -16,6 +16,7 @@ ROWS: Final = (
     Row("stopped", "the same beside clients that have stopped", "stopped"),
     Row("replay", "replay over one WebSocket", "replay"),
     Row("connect", "the store's own API: Put, Get and replay by Connect, binary", "connect"),
+    Row("reduce", "reducing stored rows by groups", "reduce"),
     Row("prefixes", "ingest beside 1,000 subscribers with 1,000 prefixes", "prefixes"),
     Row("sustained", "sustained ingest with folding and merging", "sustained"),
     Row("table", "growth: puts, cold reads, memory, file size, opening", "table"),
