@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,7 +68,7 @@ async def test_a_file_with_streams_is_sound(
 def changed(name: bytes, **fields: Any) -> Callable[[Table], None]:
     def change(table: Table) -> None:
         record = decode_record(table[Keyspace.STREAM, name])
-        table[Keyspace.STREAM, name] = replace(record, **fields).encode()
+        table[Keyspace.STREAM, name] = record._replace(**fields).encode()
 
     return change
 

@@ -7,7 +7,7 @@ stream it is about; a subscription by name looks at no other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cbor2
 
@@ -208,8 +208,7 @@ def _too_large(request: Append, record: Record, limits: Limits) -> StreamTooLarg
 def _written(request: Append, record: Record, now: int) -> Write[Appended]:
     producer = request.producer
     changed, data = with_messages(record, request.messages, now)
-    changed = replace(
-        changed,
+    changed = changed._replace(
         closed=request.close,
         last_seq=record.last_seq if request.seq is None else request.seq,
         updated_at=now,
@@ -235,8 +234,7 @@ def with_messages(
     """The record after an append, and the entry that keeps what was appended, if anything was."""
     if not messages:
         return record, []
-    changed = replace(
-        record,
+    changed = record._replace(
         tail=record.tail + sum(map(len, messages)),
         messages=record.messages + len(messages),
         last_start=record.tail,

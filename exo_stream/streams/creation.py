@@ -186,7 +186,7 @@ def _counted(name: str, source: Record, before: Sequence[Entry]) -> list[Entry]:
     for entry in before:
         if (entry.keyspace, entry.key) == key and entry.value is not None:
             source = decode_record(entry.value)
-    return [replace(source, references=source.references + 1).entry(name), *others]
+    return [source._replace(references=source.references + 1).entry(name), *others]
 
 
 def _config(request: Fork, inherited: StreamConfig) -> StreamConfig:

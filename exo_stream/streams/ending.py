@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from exo_stream.decision import Answer, Decision, Need, Unknown, Verdict, View, Write
 from exo_stream.streams.accesses import Accesses
 from exo_stream.streams.appending import Refused, live
@@ -51,7 +49,7 @@ def renew(name: str, incarnation: int, accesses: Accesses) -> Decision[None]:
             return record
         if record is None or accesses.expired(record, now):
             return Answer(None)
-        return Write([replace(record, touched_at=now).entry(name)], None)
+        return Write([record._replace(touched_at=now).entry(name)], None)
 
     return decide
 

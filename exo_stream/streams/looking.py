@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cbor2
 
@@ -98,17 +98,17 @@ def _looked_at(
 ) -> Write[bool]:
     doomed: list[Entry] = []
     if trim is not None and trim.was == record.low:
-        record = replace(
-            record, low=trim.low, low_messages=trim.low_messages, oldest_at=trim.oldest_at
+        record = record._replace(
+            low=trim.low, low_messages=trim.low_messages, oldest_at=trim.oldest_at
         )
         if not record.references:
-            record = replace(record, trimmed=trim.trimmed)
+            record = record._replace(trimmed=trim.trimmed)
             doomed = [Entry(Keyspace.STREAM_DATA, key, None) for key in trim.doomed]
     done = Entry(Keyspace.STREAM_UPKEEP, look_key(at, record.incarnation), None)
     looks: list[Entry] = []
     if record.look_at == at:
         due = [time for time in (expiry, record.trim_due_at(now)) if time is not None]
-        record, looks = with_look(name, replace(record, look_at=0), min(due, default=None))
+        record, looks = with_look(name, record._replace(look_at=0), min(due, default=None))
     return Write([record.entry(name), *doomed, done, *looks], answer=False)
 
 

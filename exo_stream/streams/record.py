@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import cbor2
 
@@ -26,8 +26,7 @@ class Origin:
     sub_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One stream. Positions count bytes, times are in microseconds.
 
     ``incarnation`` is the number of the batch that created it: no two streams share one, whatever
@@ -61,10 +60,10 @@ class Record:
 
     def encode(self) -> bytes:
         """The record's bytes."""
-        config, origin = self.config, self.origin
+        incarnation, config, *rest, origin = self
         return cbor2.dumps(
             [
-                self.incarnation,
+                incarnation,
                 [
                     config.content_type,
                     config.ttl_seconds,
@@ -73,22 +72,7 @@ class Record:
                     config.retention_seconds,
                     config.retention_bytes,
                 ],
-                self.tail,
-                self.messages,
-                self.closed,
-                self.deleted,
-                self.created_at,
-                self.updated_at,
-                self.touched_at,
-                self.last_seq,
-                self.references,
-                self.look_at,
-                self.base,
-                self.low,
-                self.low_messages,
-                self.trimmed,
-                self.oldest_at,
-                self.last_start,
+                *rest,
                 None
                 if origin is None
                 else [origin.name, origin.incarnation, origin.offset, origin.sub_offset],
@@ -130,8 +114,8 @@ class Record:
 def decode_record(value: bytes) -> Record:
     """The record that ``value`` holds."""
     incarnation, config, *rest, origin = cbor2.loads(value)
-    record = Record(incarnation, StreamConfig(*config), *rest)
-    return record if origin is None else replace(record, origin=Origin(*origin))
+    shared = None if origin is None else Origin(*origin)
+    return Record._make((incarnation, StreamConfig(*config), *rest, shared))
 
 
 def stream_key(name: str) -> bytes:

@@ -6,7 +6,6 @@ still to be deleted, and is written with the removal.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import cbor2
@@ -65,7 +64,7 @@ def with_look(name: str, record: Record, due: int | None) -> tuple[Record, list[
         return record, []
     key = look_key(due, record.incarnation)
     entry = Entry(Keyspace.STREAM_UPKEEP, key, name.encode())
-    return replace(record, look_at=due), [entry]
+    return record._replace(look_at=due), [entry]
 
 
 def removal(
@@ -76,7 +75,7 @@ def removal(
     When it is ``replaced``, another record is written under its name in the same batch.
     """
     if record.references:
-        return [replace(record, deleted=True).entry(name)]
+        return [record._replace(deleted=True).entry(name)]
     entries = [] if replaced else [Entry(Keyspace.STREAM, stream_key(name), None)]
     released = release(view, record.origin, now)
     if isinstance(released, Need):
@@ -101,7 +100,7 @@ def release(
         assert source is not None, origin
         assert source.incarnation == origin.incarnation, (source.incarnation, origin)
         assert source.references > 0, origin
-        left = replace(source, references=source.references - 1)
+        left = source._replace(references=source.references - 1)
         if not left.deleted or left.references:
             left, looks = with_look(
                 origin.name, left, None if left.deleted else left.trim_due_at(now)
