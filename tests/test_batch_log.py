@@ -16,6 +16,7 @@ from exo_stream.storage.batch_log import LogEnds
 from exo_stream.storage.database import Database, Rows, open_database
 from exo_stream.storage.engine import Retention
 from tests.batches import make_batch, make_batches
+from tests.database_files import write
 
 
 @pytest.fixture
@@ -29,11 +30,6 @@ def db(tmp_path: Path) -> Iterator[Database]:
 def reading(db: Database) -> Iterator[Rows]:
     with db.open_cursor().transaction() as rows:
         yield rows
-
-
-def write(db: Database, first: int, last: int, *, value_bytes: int = 10) -> None:
-    with db.transaction() as con:
-        batch_log.append(con.appender("log"), make_batches(first, last, value_bytes=value_bytes))
 
 
 def evict(db: Database, floor: int, *, rows_max: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,14 +20,12 @@ from exo_stream.errors import (
     StoreError,
     StoreFullError,
 )
-from exo_stream.limits import MIB
 from exo_stream.storage import batch_log, database, directory, failures, meta
 from exo_stream.storage.database import Database, open_database
 from exo_stream.storage.hop import open_thread_hop
 from exo_stream.storage.schema import FORMAT, number
-from tests.batches import make_batch, make_batches
-
-MEMORY = 64 * MIB
+from tests.batches import make_batch
+from tests.database_files import MEMORY, digest, leave_with_wal, write
 
 
 @pytest.fixture
@@ -43,32 +40,9 @@ def db(path: Path) -> Iterator[Database]:
     db.close()
 
 
-def write(db: Database, first: int, last: int) -> None:
-    with db.transaction() as con:
-        batch_log.append(con.appender("log"), make_batches(first, last))
-
-
 def newest(db: Database) -> int:
     with db.open_cursor().transaction() as rows:
         return batch_log.ends(rows).newest
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """The contents of every file but our own lock."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir()
-        if path.is_file() and path.suffix != ".lock"
-    }
-
-
-def leave_with_wal(path: Path, last: int = 3) -> None:
-    """Write a batch a COMMIT, then let go of the file as a killed process would."""
-    db = open_database(path, memory_bytes=MEMORY)
-    for sequence in range(1, last + 1):
-        write(db, sequence, sequence)
-    db.abandon()
-    assert db.wal_bytes > 0
 
 
 def test_a_new_file_is_whole_and_empty(db: Database, path: Path) -> None:

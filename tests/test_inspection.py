@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import subprocess
@@ -14,13 +13,11 @@ import duckdb
 import pytest
 
 from exo_stream.errors import CorruptionError, FileInUseError, ForeignFileError, StoreError
-from exo_stream.limits import MIB
 from exo_stream.storage import batch_log, inspection, meta
 from exo_stream.storage.database import Database, open_database
 from exo_stream.storage.schema import FORMAT
 from tests.batches import make_batches
-
-MEMORY = 64 * MIB
+from tests.database_files import MEMORY, digest, leave_with_wal, write
 
 
 @pytest.fixture
@@ -33,29 +30,6 @@ def db(path: Path) -> Iterator[Database]:
     db = open_database(path, memory_bytes=MEMORY)
     yield db
     db.close()
-
-
-def write(db: Database, first: int, last: int) -> None:
-    with db.transaction() as con:
-        batch_log.append(con.appender("log"), make_batches(first, last))
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """The contents of every file but our own lock."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir()
-        if path.is_file() and path.suffix != ".lock"
-    }
-
-
-def leave_with_wal(path: Path, last: int = 3) -> None:
-    """Write a batch a COMMIT, then let go of the file as a killed process would."""
-    db = open_database(path, memory_bytes=MEMORY)
-    for sequence in range(1, last + 1):
-        write(db, sequence, sequence)
-    db.abandon()
-    assert db.wal_bytes > 0
 
 
 @pytest.mark.parametrize(

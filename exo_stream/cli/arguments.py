@@ -148,6 +148,7 @@ def parser() -> Parser:
         return added
 
     _serving(command)
+    _demo(command)
     _writing(command)
     _reading(command)
     _following(command)
@@ -227,6 +228,8 @@ def _serving(command: AddCommand) -> None:
     kept.add_argument("--retention-seconds", type=number_from(1), metavar="N")
     kept.add_argument("--retention-bytes", type=number_from(1), metavar="N")
 
+
+def _demo(command: AddCommand) -> None:
     demo = command(
         "demo",
         "Publish this machine's telemetry and follow it, in one process",
