@@ -85,6 +85,7 @@ class Ground:
         """Evict what the rules in force do not keep. What cannot be told or written now is left
         to compaction, which comes back to it every second.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         with suppress(OverloadedError, PausedError, StoreError):
             cutoff = await self.keeping.cutoff(self.sources.reads, self.clock())
             await self.move_floor(cutoff)

@@ -63,6 +63,7 @@ async def prune(
     prune that is cancelled or fails those stand that were written. Raises InvalidPolicyError, or
     LimitExceededError if one group of a policy is too large to be judged.
     """
+    await trio.lowlevel.checkpoint_if_cancelled()
     counts: list[PruneCounts] = []
     sequences: list[int] = []
     for policy in checked_policies(policies, compile_regex):
@@ -108,6 +109,7 @@ class _KeysRun:
 
     async def run(self) -> PruneCounts:
         """All of it, in as many parts as it takes."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         judged = PruneCounts()
         parts = deque([(0, 1)])
         while parts:
@@ -136,18 +138,17 @@ class _KeysRun:
         version = self._engine.version
         self._engine.pin(version)
         try:
-            try:
-                await self._judge(pruning, version)
-            except LimitExceededError:
-                # What was judged before is judged.
-                await self._flush(version.frontier, keys_max=0)
-                raise
+            exceeded = await self._judge(pruning, version)
             await self._flush(version.frontier, keys_max=0)
         finally:
             self._engine.unpin(version)
+        if exceeded is not None:
+            raise exceeded
         return pruning.counts
 
-    async def _judge(self, pruning: Pruning, version: Version) -> None:
+    async def _judge(self, pruning: Pruning, version: Version) -> LimitExceededError | None:
+        """Judge every row, or as many as there is room for; what was judged before is judged."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         low, high = bounds(*self._policy.bounds)
         resume: bytes | None = low
         while resume is not None:
@@ -158,9 +159,13 @@ class _KeysRun:
                 rows_max=self._reads.limits.page_rows_max,
                 forward=True,
             )
-            await self._judge_page(pruning, page.rows)
+            try:
+                await self._judge_page(pruning, page.rows)
+            except LimitExceededError as error:
+                return error
             await self._flush(version.frontier, keys_max=self._keys_max - 1)
             resume = page.resume
+        return None
 
     async def _judge_page(self, pruning: Pruning, rows: Sequence[Row]) -> None:
         began = trio.current_time()
@@ -193,6 +198,7 @@ class _KeysRun:
 
     async def _flush(self, since: int, *, keys_max: int) -> None:
         """Delete what is doomed, a batch at a time, until no more than so many keys wait."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         bytes_max = self._reads.limits.batch_bytes_max
         while len(self._doomed) > keys_max or self._doomed_bytes > bytes_max:
             batch = _fitting(self._doomed, self._keys_max, bytes_max, self._weight)
@@ -201,6 +207,7 @@ class _KeysRun:
             del self._doomed[:batch]
 
     async def _delete(self, doomed: Sequence[Doomed], since: int) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         changed: Changed = value_differs
         kept = doomed
         if not self._engine.own_sequences:
@@ -229,6 +236,7 @@ class _KeysRun:
         The writer looks again, but only for what came after that, which is in memory: it must
         not read the file for a hundred thousand keys while everybody waits.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         version = self._engine.version
         if version.frontier == since:
             return doomed, since

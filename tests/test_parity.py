@@ -1,4 +1,4 @@
-"""Every behaviour of the Exoware store that must be here has a row in the documentation, and a test.
+"""What the Exoware store does and must be here has a row in the documentation, and a test.
 
 That the tests exist is what ``test_docs.py`` looks at.
 """
