@@ -151,7 +151,7 @@ class ConnectFeed:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._stream.__aexit__(kind, error, traceback)
+        await self._stream.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - it only closes
 
     def __aiter__(self) -> Self:
         return self

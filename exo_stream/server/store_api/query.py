@@ -265,6 +265,7 @@ class ManyPieces(_Read):
         return piece
 
     async def _frame(self, version: Version) -> Piece:
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             keys = self._keys[self._done : self._done + self._frame_keys]
             try:

@@ -119,6 +119,7 @@ class BatchPieces:
         return [] if pulled is None else await self._pieces(pulled, share)
 
     async def _pieces(self, pulled: Pulled, share: Share) -> Sequence[Piece]:
+        await trio.lowlevel.checkpoint_if_cancelled()
         if isinstance(pulled, Delivered):
             pieces = [
                 piece
@@ -128,7 +129,6 @@ class BatchPieces:
             if not share.held:
                 await wait_room(share, sum([piece.cost for piece in pieces]))
             return pieces
-        await trio.lowlevel.checkpoint()
         if self._tells_progress and isinstance(pulled, CaughtUp | Progress | Heartbeat):
             sequence = self._subscription.position
             return [Piece(lambda: SubscribeResponse(sequence_number=sequence), 0)]

@@ -80,6 +80,7 @@ def _nothing(_: int) -> None:
 
 async def _joined(slices: Iterator[bytes], hold: Callable[[int], None] = _nothing) -> bytes:
     """All slices as one; others run between them."""
+    await trio.lowlevel.checkpoint_if_cancelled()
     pieces: list[bytes] = []
     step = partial(next, slices, None)
     while (piece := step()) is not None:
