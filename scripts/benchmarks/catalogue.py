@@ -21,6 +21,9 @@ ROWS: Final = (
     Row("sustained", "sustained ingest with folding and merging", "sustained"),
     Row("table", "growth: puts, cold reads, memory, file size, opening", "table"),
     Row("crash", "opening after SIGKILL", "crash"),
+    Row("stream-appends", "durable appends to streams over HTTP", "stream_appends"),
+    Row("stream-reads", "catch-up and tail reads of streams over HTTP", "stream_reads"),
+    Row("stream-fanout", "events of a stream to 1,000 readers", "stream_fanout"),
     Row("import", "importing the package", "importing"),
 )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.machine import find_peer
+from tests.node_programs import node, node_folder
 
 START_SECONDS_MAX: Final = 10
 
@@ -42,6 +43,24 @@ def nats(folder: Path) -> Iterator[Server | None]:
     """A NATS server as it comes; None if it is not installed."""
     with _peer("nats-server", folder, [], "-p", "-a") as server:
         yield server
+
+
+@contextmanager
+def reference_streams(folder: Path, *, with_files: bool) -> Iterator[Server]:
+    """Durable Streams' reference server for node, in memory or with its file store."""
+    words = [node(), "streams-reference.mjs", str(free_port())]
+    if with_files:
+        data = folder / "reference-streams"
+        data.mkdir()
+        words.append(str(data))
+    address = ("127.0.0.1", int(words[2]))
+    process = subprocess.Popen(words, cwd=node_folder(), stdout=subprocess.DEVNULL)
+    try:
+        _wait_until_it_listens(address)
+        yield Server(address, process.pid)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

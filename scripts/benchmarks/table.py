@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.result import Result
 
-HEADINGS = ("row", "what", "exo-stream", "best", "Redis", "NATS", "ratio", "budget", "verdict")
+HEADINGS = ("row", "what", "exo-stream", "best", "peers", "ratio", "budget", "verdict")
 
 
 def render(results: Sequence[Result]) -> str:
@@ -46,16 +46,12 @@ def _cells(result: Result) -> tuple[str, ...]:
         result.what,
         number(result.value, result.unit),
         number(result.best),
-        _peer(result, "redis"),
-        _peer(result, "nats"),
+        "; ".join(f"{name}: {_peer(rounds)}" for name, rounds in result.peers.items()),
         f"{result.ratio:.2f} ×" if result.ratio is not None else "",
         str(result.budget or ""),
         f"**{result.verdict}**" if result.verdict == "missed" else result.verdict,
     )
 
 
-def _peer(result: Result, name: str) -> str:
-    if name not in result.peers:
-        return ""
-    rounds = result.peers[name]
+def _peer(rounds: Sequence[float]) -> str:
     return number(median(rounds)) if rounds else "not installed"

@@ -14,6 +14,8 @@ from exo_stream.starts import Now, Start
 
 SUBJECT: Final = b"bench"
 
+STREAM: Final = "/v1/stream/bench"
+
 _UPGRADE: Final = (
     b"GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -39,6 +41,9 @@ def subscription(kind: str, *, start: Start | None = None) -> tuple[list[bytes],
         return [command(b"SUBSCRIBE", SUBJECT)], b"subscribe"
     if kind == "nats":
         return [b'CONNECT {"verbose":false}\r\nSUB %b 1\r\nPING\r\n' % SUBJECT], b"PONG"
+    if kind == "events":
+        follow = f"GET {STREAM}?offset=now&live=sse HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        return [follow.encode()], b"upToDate"
     assert kind == "exo", kind
     subscribe = m.Subscribe(1, start=start or Now())
     asked = [client_frame(codec.encode([m.Hello((m.VERSION,), "bench")]))]
