@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import trio
 
 from exo_stream.actors.reads import Reads
 from exo_stream.logger import log
+from exo_stream.model import Keyspace
 from exo_stream.payload import EncodedBatch
 from exo_stream.policies.document import decode_retention
 from exo_stream.policies.policy import DropAll, InvalidPolicyError, KeepLatest
@@ -16,6 +17,8 @@ from exo_stream.policies.retention import NO_RULES, LogRetention, RetentionState
 from exo_stream.policies.rules import rules_in
 from exo_stream.snapshots import Snapshots
 from exo_stream.storage.engine import Engine, Retention
+
+_RULE: Final = int(Keyspace.STORE_RULE)
 
 
 class Keeping:
@@ -97,7 +100,13 @@ def as_rules(option: Retention) -> LogRetention:
 
 
 def _stored_by(batches: Sequence[EncodedBatch]) -> list[bytes | None]:
-    return [value for batch in batches for value in rules_in(batch.entries)]
+    # Asked of every batch that is written: most are told by their first entry, without a call.
+    return [
+        value
+        for batch in batches
+        if (entries := batch.entries) and entries[0][0] == _RULE
+        for value in rules_in(entries)
+    ]
 
 
 def _decoded(value: bytes | None) -> tuple[LogRetention, str | None]:
