@@ -215,6 +215,7 @@ async def test_bodies_are_counted_in_the_budget_compressed_or_not() -> None:
         assert await put(caller, (b"k", b"\0" * (2 * room))) == 1
 
 
+@pytest.mark.slow  # ten megabytes of JSON
 async def test_large_messages_pass_in_both_codecs() -> None:
     value = bytes(range(256)) * 20_000
     for codec in Codec:
@@ -307,3 +308,21 @@ async def test_a_write_that_comes_while_the_server_stops_is_refused_as_not_ready
     assert head.startswith(b"HTTP/1.1 503 ")
     assert (info_of(error).reason, info_of(error).domain) == ("WORKER_NOT_READY", "store.ingest")
     assert RetryInfo(retry_delay={"seconds": 1}) in error.details
+
+
+async def test_a_page_of_our_own_needs_no_leave_and_one_of_anywhere_gets_it() -> None:
+    for origins, allowed in (([], None), (["*"], "*")):
+        visitors = Visitors.welcome(origins=origins)
+        async with in_memory()() as platform, served(platform, visitors) as (_, dial):
+            caller = Caller(dial)
+            json_type = {"content-type": "application/json", "origin": "http://localhost"}
+            answer = await caller.http("POST", f"/{GET}", json_type, b"{}")
+            assert answer.status == 200
+            assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+async def test_what_is_no_name_of_a_header_is_not_repeated(caller: Caller) -> None:
+    for asked in ("a\tb", "x, y z", "a;b"):
+        answer = await caller.http("OPTIONS", f"/{GET}", {"access-control-request-headers": asked})
+        assert answer.status == 204
+        assert "access-control-allow-headers" not in answer.headers

@@ -356,17 +356,18 @@ async def test_replay_since_the_third_then_live(store: Store) -> None:
 
 
 @pytest.mark.slow  # many batches, or large ones
-async def test_replay_and_live_meet_without_a_gap_or_a_duplicate(store: Store) -> None:
-    for n in range(100):
+@pytest.mark.parametrize("count", [100, 300])
+async def test_replay_while_each_read_publishes_a_live_batch(store: Store, count: int) -> None:
+    for n in range(count):
         await put_keys(store, b"%d" % n)
     async with store.subscribe(match=[EVERYTHING], from_sequence=1) as feed:
         found: list[int] = []
-        while len(found) < 200:
+        while len(found) < 2 * count:
             [batch] = await take(feed, 1)
             found.append(batch.sequence)
-            if len(found) <= 100:
+            if len(found) <= count:
                 await put_keys(store, b"while it reads %d" % len(found))
-    assert found == list(range(1, 201))
+    assert found == list(range(1, 2 * count + 1))
 
 
 async def test_after_keep_ten_of_twenty_the_first_is_evicted(store: Store) -> None:
@@ -423,7 +424,46 @@ async def test_selectors_that_break_a_rule_are_refused(store: Store) -> None:
 async def test_an_unread_subscriber_holds_nobody_up(store: Store) -> None:
     async with store.subscribe(match=[EVERYTHING], start="now") as feed:
         await wait_all_tasks_blocked()
-        for n in range(128):
+        for n in range(512):
             await put_keys(store, b"%d" % n)
-        assert await store.get(b"127", wait=False) == b"value of 127"
-        assert [batch.sequence for batch in await take(feed, 128)] == list(range(1, 129))
+        assert await store.get(b"511", wait=False) == b"value of 511"
+        assert [batch.sequence for batch in await take(feed, 512)] == list(range(1, 513))
+
+
+# Its engine, as later releases promise it.
+
+
+async def test_concurrent_puts_are_contiguous_and_every_row_is_in_one_batch(store: Store) -> None:
+    sequences: dict[bytes, int] = {}
+
+    async def put(key: bytes) -> None:
+        sequences[key] = await put_keys(store, key)
+
+    async with trio.open_nursery() as nursery:
+        for n in range(64):
+            nursery.start_soon(put, b"%02d" % n)
+    assert sorted(sequences.values()) == list(range(1, 65))
+    for key, sequence in sequences.items():
+        assert pairs(await store.get_batch(sequence)) == [(key, b"value of " + key)]
+
+
+async def test_the_log_keeps_values_after_their_keys_are_deleted(store: Store) -> None:
+    await put_keys(store, b"a")
+    await store.prune([Policy(KeysScope(EVERYTHING), DropAll())])
+    assert await keys(store) == []
+    assert pairs(await store.get_batch(1)) == [(b"a", b"value of a")]
+    async with store.subscribe(match=[EVERYTHING], from_sequence=1) as feed:
+        [batch] = await take(feed, 1)
+    assert pairs(batch) == [(b"a", b"value of a")]
+
+
+async def test_a_subscription_whose_every_batch_is_filtered_is_live_all_the_same(
+    store: Store,
+) -> None:
+    for n in range(20):
+        await put_keys(store, b"%d" % n)
+    async with store.subscribe(match=[MatchKey(0, 0, "^x")], from_sequence=1) as feed:
+        await wait_all_tasks_blocked()
+        await put_keys(store, b"x")
+        [batch] = await take(feed, 1)
+    assert batch.sequence == 21

@@ -85,6 +85,8 @@ class Method(Generic[M, Q]):
     is_safe: bool = False
     is_long: bool = False
     keeps_request: bool = False
+    reserve: int = 0
+    """Bytes that are held before it is answered, for what is read then."""
 
     @property
     def streams(self) -> bool:

@@ -67,9 +67,9 @@ class StoreApi:
             return _refusal(CallError(Code.PERMISSION_DENIED, "pages of this origin may not call"))
         if head.method == "OPTIONS":
             await trio.lowlevel.checkpoint()
-            return preflight(head)
+            return preflight(head, visitors)
         answer = await self._answer(request)
-        return replace(answer, headers=answer.headers + cross_origin(origin))
+        return replace(answer, headers=answer.headers + cross_origin(origin, visitors))
 
     async def _answer(self, request: Request) -> Response | Streamed:
         method = self._methods.get(request.head.path)
@@ -88,9 +88,10 @@ class StoreApi:
     async def _answer_unary(self, request: Request, method: AnyMethod) -> Response | Streamed:
         try:
             asked = await self._read_unary(request, method)
+            await wait_room(request.share, method.reserve)
             async with request.watched() if method.is_long else nullcontext():
                 reply = await self._ask(asked)
-            return await self._response(asked.call, reply, request)
+            return await self._response(asked, reply, request)
         except CallError as error:
             failed = error
         except (ExoStreamError, RefusedError) as error:
@@ -133,8 +134,9 @@ class StoreApi:
             return await asked.method.answer(asked.question)
         raise deadline_exceeded()
 
-    async def _response(self, call: Call, reply: Reply, request: Request) -> Response | Streamed:
-        await wait_room(request.share, 2 * reply.piece.cost)
+    async def _response(self, asked: _Asked, reply: Reply, request: Request) -> Response | Streamed:
+        call = asked.call
+        await wait_room(request.share, max(0, 2 * reply.piece.cost - asked.method.reserve))
         data = await self._transcoder.write(call.codec, reply.piece)
         data, is_compressed = await self._transcoder.compress(call.answer_encoding, data)
         headers: Headers = (("content-type", call.unary_type), *reply.headers)

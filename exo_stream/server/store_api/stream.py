@@ -60,7 +60,13 @@ class Stream:
                 SubscribeRequest, checked_subscribe, STREAM, size, stream=self.subscribe
             ),
             f"{service}/Get": Method(
-                GetRequest, checked_get, STREAM, size, answer=self.get, is_safe=True
+                GetRequest,
+                checked_get,
+                STREAM,
+                size,
+                answer=self.get,
+                is_safe=True,
+                reserve=2 * self._port.limits.page_bytes_max,
             ),
         }
 
