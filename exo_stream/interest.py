@@ -7,8 +7,10 @@ found in the same way, by how their keys begin; only then is there more to look 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import trio
@@ -211,21 +213,31 @@ class Interest:
     def _match_others(
         self, batches: Sequence[EncodedBatch]
     ) -> dict[AnySelector, list[EncodedBatch]]:
-        """What those find that are no mere prefixes; of each an empty list if it is too much."""
+        """What those find that ask for more than how keys begin; of each an empty list if that is
+        too much work. The cheapest come first, so that they never pay for the dear ones.
+        """
+        looks_left = self._steps_max // LOOK_STEPS
+        costs: Counter[Interested] = Counter()
+        asked: list[tuple[EncodedBatch, dict[Interested, list[Entry]]]] = []
+        for batch in batches:
+            candidates = _candidates(batch, self._by_lead, looks_left)
+            if candidates is None:
+                return {s: [] for s in self._all if isinstance(s, StoreSelector)}
+            looks_left -= sum(map(len, candidates.values()))
+            costs.update({some: some.matcher.steps(found) for some, found in candidates.items()})
+            asked.append((batch, candidates))
         matched: dict[AnySelector, list[EncodedBatch]] = {}
         left = self._steps_max
-        for batch in batches:
-            candidates = _candidates(batch, self._by_lead, left // LOOK_STEPS)
-            if candidates is not None:
-                left -= sum([some.matcher.steps(found) for some, found in candidates.items()])
-            if candidates is None or left < 0:
-                return {
-                    selector: [] for selector in self._all if isinstance(selector, StoreSelector)
-                }
-            for some, entries in candidates.items():
-                part = narrowed(some.matcher, batch, entries)
-                if part is not None:
-                    matched.setdefault(some.selector, []).append(part)
+        for some, cost in sorted(costs.items(), key=itemgetter(1)):
+            left -= cost
+            parts = [
+                narrowed(some.matcher, batch, candidates[some])
+                for batch, candidates in asked
+                if left >= 0 and some in candidates
+            ]
+            found = [part for part in parts if part is not None]
+            if found or left < 0:
+                matched[some.selector] = found
         return matched
 
     def _interested(self, selector: AnySelector) -> Interested:

@@ -111,6 +111,20 @@ def test_what_would_be_too_much_work_is_left_to_those_who_asked() -> None:
         assert matched == expected
 
 
+def test_the_cheap_do_not_pay_for_the_dear() -> None:
+    cheap = StoreSelector((MatchKey(0, 0, "k"),))
+    dear = StoreSelector((MatchKey(0, 0, "(?-u)k{500}"),))
+    entries = (Entry(Keyspace.STORE, b"k", b""),)
+    group = [EncodedBatch(sequence, 0, entries=entries) for sequence in (1, 2)]
+    interest = Interest(0, matcher_of, steps_max=4 * LOOK_STEPS + 100)
+    for selector in (dear, cheap):
+        interest.park(selector)
+    matched = interest.match(group)
+    assert matched.pop(dear) == []
+    assert [part.sequence for part in matched.pop(cheap)] == [1, 2]
+    assert matched == {}
+
+
 def test_many_entries_are_too_much_work_before_they_are_found() -> None:
     interest = Interest(0, matcher_of, steps_max=LOOK_STEPS)
     special = StoreSelector((MatchKey(0, 0, "a"),))
