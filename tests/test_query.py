@@ -20,7 +20,7 @@ from exo_stream.errors import (
     PlatformClosedError,
 )
 from exo_stream.limits import Limits
-from exo_stream.model import Row, row_key
+from exo_stream.model import Keyspace, Row, row_key
 from exo_stream.storage.engine import Page, Reader, Version
 from exo_stream.storage.memory_engine import MemoryReader
 from tests.worlds import Crash, FaultyEngine, in_memory, put_one_by_one
@@ -66,7 +66,7 @@ class ColdPlan:
 
 
 class ColdEngine(FaultyEngine):
-    """Whose every read needs a reader."""
+    """Whose every read of the store needs a reader; what other faces keep is in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,8 +82,9 @@ class ColdEngine(FaultyEngine):
     def open_reader(self) -> Reader:
         return ColdReader(self)
 
-    def scan(self, *args: Any, **options: Any) -> Any:
-        return ColdPlan(super().scan(*args, **options), self)
+    def scan(self, version: Version, start: bytes, end: bytes, **options: Any) -> Any:
+        plan = super().scan(version, start, end, **options)
+        return ColdPlan(plan, self) if start[0] == Keyspace.STORE else plan
 
     def chill(self, *keys: bytes) -> None:
         """Let these keys be in the file only."""
