@@ -53,11 +53,11 @@ types:
 layers:
     lint-imports
 
-# All tests, slow ones too, with branch coverage
-cover:
+# All tests, slow ones too, with branch coverage; one after another, or with -n2 beside one another
+cover *args:
     mkdir -p build
     coverage erase
-    coverage run -m pytest | tee build/pytest.txt
+    coverage run -m pytest {{ args }} | tee build/pytest.txt
     coverage combine --quiet
     coverage report
     coverage report --fail-under=100 --include="{{ replace(pure_files, " ", ",") }}"
