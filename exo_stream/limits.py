@@ -70,6 +70,8 @@ class Limits:
     snapshot_seconds_max: int = 300
     """A snapshot holds blocks and the log's floor, so it may not be held for ever."""
     query_seconds_max: int = 30
+    reductions_max: int = 4
+    """Reduces under way at once, each of which holds groups; others wait their turn."""
     reduce_groups_max: int = 65_536
     reduce_bytes_max: int = 64 * MIB
     """What one reduce holds: its groups, and the extremes that are texts or bytes."""

@@ -120,6 +120,7 @@ class Reads:
         self._near = near
         self._far = far
         self._served_from_memory = 0
+        self._reductions = trio.Semaphore(limits.reductions_max)
 
     async def rows(
         self,
@@ -211,9 +212,9 @@ class Reads:
         self.engine.pin(version)
         try:
             with trio.move_on_after(seconds):
-                return await self._reduce(
-                    version, self.engine.open_reduce(version, start, end, reduction)
-                )
+                async with self._reductions:
+                    reducing = self.engine.open_reduce(version, start, end, reduction)
+                    return await self._reduce(version, reducing)
         finally:
             self.engine.unpin(version)
         raise OverloadedError(f"the reduce took longer than {seconds} seconds")

@@ -76,6 +76,8 @@ class Answers:
         self._platform = conversation.platform
         self._limits = conversation.limits
         self._scans: dict[int, StoreScan] = {}
+        self._reducing = trio.Lock()
+        """Held by the one reduce of this client, so that others have their turn."""
         self._turn = trio.Lock()
         """Held by the one that reads and sends a page or a batch: a client that asks for many and
         does not read what it is sent would have them all held for it."""
@@ -255,10 +257,10 @@ class Answers:
 
     async def _reduce(self, request: Reduce) -> None:
         await self._wait_visible(request.min_sequence, wait=request.wait)
-        async with self._turn:
-            with self._conversation.budget.open_share() as share:
-                await share.wait_take(self._limits.reduce_bytes_max)
-                await self._conversation.send(await reduced(self._platform, request))
+        # Not in the turn of pages: gets that come after it are not to wait for a long one.
+        async with self._reducing:
+            answer, size = await reduced(self._platform, request)
+            await self._send_counted([answer], size)
 
     async def _answer_stream(self, request: StreamRequest) -> None:
         if isinstance(request, ReadStream | ListStreams):

@@ -15,8 +15,8 @@ _SCALAR_BYTES = 34
 """What a scalar takes on the wire beside a text or bytes, at most: it may be a decimal."""
 
 
-async def reduced(platform: Platform, request: Reduce) -> Reduced:
-    """The answer; raises what the platform raises.
+async def reduced(platform: Platform, request: Reduce) -> tuple[Reduced, int]:
+    """The answer and its size in bytes, about; raises what the platform raises.
 
     The sequence that it asks for has been waited for.
     """
@@ -28,7 +28,8 @@ async def reduced(platform: Platform, request: Reduce) -> Reduced:
     if size > bound:
         raise LimitExceededError("message_bytes_max", bound, size)
     stats = result.read_stats
-    return Reduced(request.id, result.sequence, stats.read_bytes, result.results, result.groups)
+    answer = Reduced(request.id, result.sequence, stats.read_bytes, result.results, result.groups)
+    return answer, size
 
 
 def _size(result: ReduceResult) -> int:
