@@ -36,7 +36,9 @@ _CHECKPOINT_PAUSE_SECONDS: Final = 0.001
 """A reader's clearing up takes a millisecond or a few; commits wait for so long at most."""
 
 
-def open_database(path: str | os.PathLike[str], *, memory_bytes: int) -> Database:
+def open_database(
+    path: str | os.PathLike[str], *, memory_bytes: int, unsafe_nosync: bool = False
+) -> Database:
     """Open the file at ``path``, or create it; what its WAL held is durable on return.
 
     Raises FileInUseError, ForeignFileError, CorruptionError, StoreFullError, StoreError.
@@ -52,7 +54,7 @@ def open_database(path: str | os.PathLike[str], *, memory_bytes: int) -> Databas
                 log.warning("log tail cut", path=str(real), bytes=tail)
         else:
             creation.create(real, memory_bytes=memory_bytes)
-        return Database(real, lock, memory_bytes=memory_bytes)
+        return Database(real, lock, memory_bytes=memory_bytes, unsafe_nosync=unsafe_nosync)
     except BaseException:
         lock.close()
         raise
@@ -67,11 +69,14 @@ class Database:
     what the file can still take in without growing, as of the last CHECKPOINT.
     """
 
-    def __init__(self, path: Path, lock: LockFile, *, memory_bytes: int) -> None:
+    def __init__(
+        self, path: Path, lock: LockFile, *, memory_bytes: int, unsafe_nosync: bool = False
+    ) -> None:
         self.path: Final = path
         self.free_bytes = 0
         self._lock = lock
         self._memory_bytes = memory_bytes
+        self._unsafe_nosync = unsafe_nosync
         self._cursors: list[ReadCursor] = []
         self._never: SimpleQueue[None] = SimpleQueue()  # to wait on, without a clock
         self._root: duckdb.DuckDBPyConnection | None = None
@@ -279,7 +284,9 @@ class Database:
         """Attach, replay, and make what was replayed durable; the contents of ``meta``."""
         replayed = self.wal_bytes > 0
         try:
-            self._root = attach(self.path, memory_bytes=self._memory_bytes)
+            self._root = attach(
+                self.path, memory_bytes=self._memory_bytes, unsafe_nosync=self._unsafe_nosync
+            )
             self._con = open_cursor(self._root)
             self._failure = None
             self.is_suspect = False

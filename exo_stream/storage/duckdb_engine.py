@@ -38,16 +38,18 @@ def open_duckdb_engine(
     *,
     limits: Limits | None = None,
     now: Callable[[], int] = wall_clock,
+    unsafe_nosync: bool = False,
 ) -> DuckDBEngine:
     """Open the file at ``path``, or create it; what it shows is durable.
 
     Blocking: call it on the thread that will be the writer. ``now`` gives microseconds since the
-    Unix epoch, for the nine methods of the trait. Raises FileInUseError, ForeignFileError,
-    CorruptionError, StoreFullError, StoreError.
+    Unix epoch, for the nine methods of the trait. With ``unsafe_nosync`` no commit waits for the
+    disk, and a crash of the machine may lose or damage everything: for measurements only. Raises
+    FileInUseError, ForeignFileError, CorruptionError, StoreFullError, StoreError.
     """
     limits = limits or Limits()
     memory = max(limits.engine_memory_bytes, MEMORY_PER_BATCH_BYTE * limits.batch_bytes_max)
-    database = open_database(path, memory_bytes=memory)
+    database = open_database(path, memory_bytes=memory, unsafe_nosync=unsafe_nosync)
     try:
         return DuckDBEngine(database, limits=limits, now=now)
     except BaseException:

@@ -34,7 +34,6 @@ _SETTINGS: Final = {
     "enable_external_file_cache": "false",
     # All data go through the WAL: optimistically written row groups are the younger path.
     "enable_optimistic_write": "false",
-    "fsync_mode": "STANDARD",
     # A CHECKPOINT would merge small row groups, which for the log means to write up to 32,768
     # payloads again and again (1 s and more at 300 MiB). Row groups that are quite dead, as a
     # pruned log and merged blocks leave them, are dropped all the same.
@@ -47,16 +46,23 @@ _SETTINGS: Final = {
 
 
 def attach(
-    path: Path, *, memory_bytes: int, mode: str = "READ_WRITE", spill: str = ""
+    path: Path,
+    *,
+    memory_bytes: int,
+    mode: str = "READ_WRITE",
+    spill: str = "",
+    unsafe_nosync: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """Open the file at ``path`` in an instance of its own, named ``exo``; it is created if absent.
 
     An in-memory instance, so that a CHECKPOINT which fails invalidates the file and no more.
     ``spill`` is a directory for what exceeds ``memory_bytes``; without one, such a query fails.
+    With ``unsafe_nosync`` nothing is ever synced.
     """
     con = duckdb.connect(":memory:")
     try:
-        for name, value in _SETTINGS.items():
+        fsync_mode = "NONE" if unsafe_nosync else "STANDARD"
+        for name, value in {**_SETTINGS, "fsync_mode": fsync_mode}.items():
             con.execute(f"SET GLOBAL {name} = '{value}'")
         con.execute(f"SET GLOBAL temp_directory = {_quote(spill)}")
         con.execute(f"SET GLOBAL memory_limit = '{memory_bytes}B'")
@@ -67,7 +73,7 @@ def attach(
         con.execute("USE exo")
         # fetchall, here and everywhere: an open result keeps its transaction open.
         found = con.execute("SELECT current_setting('fsync_mode')").fetchall()
-        assert found == [("STANDARD",)], found
+        assert found == [(fsync_mode,)], found
     except BaseException:
         con.close()
         raise
