@@ -125,9 +125,10 @@ async def test_a_subscription_is_to_streams_or_to_keys(
     follower, _ = handle
     with pytest.raises(error):
         follower.subscribe(**choice)
+    assert await follower.current_sequence() == 0
 
 
-async def test_a_batch_of_the_store_is_about_no_stream() -> None:
+def test_a_batch_of_the_store_is_about_no_stream() -> None:
     assert stream_change(Batch(1, 2, (Entry(0, b"a", b"b"),), LOG_ID)) is None
     assert stream_change(Batch(1, 2, (), LOG_ID)) is None
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
+import trio
+
 from exo_stream.client.call import Call, Retry
 from exo_stream.client.link import Link
 from exo_stream.client.remote_feed import RemoteFeed
@@ -224,6 +226,7 @@ class RemoteStreams:
 
     async def exists(self, name: str) -> bool:
         """Whether there is such a stream, neither deleted nor expired."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             await self.head(name)
         except (StreamNotFoundError, StreamGoneError):
@@ -299,6 +302,7 @@ class RemoteWatch:
 
     async def end(self) -> None:
         """Listen no more."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         feed, self._feed = self._feed, None
         if feed is not None:
             await feed.__aexit__(None, None, None)

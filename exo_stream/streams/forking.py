@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import trio
+
 from exo_stream.stream_errors import (
     ForkFromTombstoneError,
     ForkOffsetBeyondTailError,
@@ -60,6 +62,7 @@ async def fork_point(
 
 async def _through(reader: Reader, record: Record, position: int) -> int:
     """How many messages stand before ``position``; a JSON value is never cut."""
+    await trio.lowlevel.checkpoint_if_cancelled()
     if position == record.tail:
         return record.messages
     if position == record.low:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import trio
+
 from exo_stream.actors.reads import Reads
 from exo_stream.model import Keyspace, Row, row_key
 from exo_stream.storage.engine import Version
@@ -38,6 +40,7 @@ class Reader:
 
     async def messages(self, record: Record, start: int, *, bytes_max: int) -> list[Stored]:
         """What follows ``start``: some of it, up to about ``bytes_max``, at least one append."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         if start >= record.tail:
             return []
         recent = self._recent(record, start, bytes_max)
@@ -82,6 +85,7 @@ class Reader:
 
     async def _segments(self, record: Record, start: int) -> list[Segment]:
         """Whose messages stand after ``start``, in their order."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         segments: list[Segment] = []
         until, owner = record.tail, record
         while True:
@@ -109,6 +113,7 @@ class Reader:
         return [decode(int.from_bytes(row.key[-8:], "big"), row.value or b"") for row in rows]
 
     async def _rows(self, low: bytes, high: bytes, bytes_max: int) -> list[Row]:
+        await trio.lowlevel.checkpoint_if_cancelled()
         resume: bytes | None = row_key(Keyspace.STREAM_DATA, low)
         end = row_key(Keyspace.STREAM_DATA, high)
         rows: list[Row] = []

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
+import trio
+
 from exo_stream.decision import Decision, Verdict, View, Write
 from exo_stream.errors import InvalidRequestError, PausedError, StoreError, UnsupportedError
 from exo_stream.ground import Ground
@@ -293,6 +295,7 @@ class Streams:
 
     async def exists(self, name: str) -> bool:
         """Whether there is such a stream, neither deleted nor expired."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             await self.head(name)
         except (StreamNotFoundError, StreamGoneError):
@@ -449,6 +452,7 @@ class Streams:
         raise absence(name, record)
 
     async def _renew(self, name: str, record: Record) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         # Reads go on while writes are refused; a crash then would make it expire earlier.
         with suppress(StoreError, PausedError):
             renew = ending.renew(name, record.incarnation, self.accesses)

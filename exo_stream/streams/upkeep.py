@@ -65,6 +65,7 @@ class Upkeep:
 
     async def run(self) -> None:
         """Do what is to be done, when its time comes, until the platform closes."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         while not (self._is_over or self._reads.engine.own_sequences):
             try:
                 await self._drop_remainders()
@@ -96,10 +97,12 @@ class Upkeep:
             self._next_look = min(self._next_look, read_look_key(row.key[1:])[0])
 
     async def _look_at_all(self, rows: list[Row]) -> int:
+        await trio.lowlevel.checkpoint_if_cancelled()
         counted: list[bool] = []
         failed: list[ExoStreamError] = []
 
         async def look_at(row: Row) -> None:
+            await trio.lowlevel.checkpoint_if_cancelled()
             try:
                 counted.append(await self._look_at(row))
             except ExoStreamError as error:
@@ -146,6 +149,7 @@ class Upkeep:
 
     async def _with_doomed(self, version: Version, record: Record, trim: Trim) -> Trim:
         """The trim, with rows of the stream's own that nobody reads any more."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         if record.references or trim.low <= record.trimmed:
             return trim
         low = data_key(record.incarnation, record.trimmed + 1)
@@ -158,6 +162,7 @@ class Upkeep:
 
     async def _drop_remainders(self) -> None:
         """Delete what is left of every removed stream."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         while self._has_remainders and not self._is_over:
             rows = await self._rows(Keyspace.STREAM_UPKEEP, REMAINDER, LOOK, LOOKS_MAX)
             if not rows:
@@ -182,6 +187,7 @@ class Upkeep:
         self, keyspace: int, low: bytes, high: bytes, rows_max: int, version: Version | None = None
     ) -> list[Row]:
         """The first rows of a range: some of them, none only if there are none."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         if version is None:
             version = await self._ground.version()
         rows: list[Row] = []

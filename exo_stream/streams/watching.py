@@ -14,6 +14,8 @@ from exo_stream.selectors import StreamSelector
 from exo_stream.streams.offset import Offset
 from exo_stream.streams.values import ReadResult
 
+END_SECONDS_MAX: Final = 1
+"""To listen no more takes a step, and waits for nobody."""
 PATIENCE_SECONDS_MAX: Final = 3600
 """A follower reads at least so often, whatever it is told."""
 
@@ -105,7 +107,8 @@ class StreamFeed:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._watch.end()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + END_SECONDS_MAX):
+            await self._watch.end()
 
     def __aiter__(self) -> Self:
         return self
