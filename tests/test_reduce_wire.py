@@ -80,7 +80,7 @@ async def test_an_answer_that_is_larger_than_a_message_is_refused(
     async with in_memory()(limits=limits) as platform, networked(platform) as network:
         async with connected_over(network) as client:
             await platform.put_batch(
-                [(b"%d" % n, encode_row([Cell(CellTag.UTF8, f"é{n}")])) for n in range(3_000)]
+                [(b"%d" % n, encode_row([Cell(CellTag.UTF8, f"é{n}"), None])) for n in range(3_000)]
             )
             longest = (Reducer(ReduceOp.MIN_FIELD, TEXT), Reducer(ReduceOp.SUM_FIELD, NEVER))
             with pytest.raises(LimitExceededError) as caught:
@@ -92,7 +92,7 @@ async def test_an_answer_that_is_larger_than_a_message_is_refused(
             assert len(few.groups) == 2
 
 
-NEVER = ValueField(0, Kind.INT64, nullable=True)
+NEVER = ValueField(1, Kind.INT64, nullable=True)
 
 
 class Gated:
