@@ -222,8 +222,8 @@ class Reads:
     async def _reduce(self, version: Version, reducing: Reducing) -> ReduceResult:
         while True:
             await trio.lowlevel.checkpoint()
-            while not reducing.plan():
-                await trio.lowlevel.checkpoint()
+            if not reducing.plan():
+                continue
             result = await self._far.ask(Reduce(version, reducing))
             if result is not None:
                 return result
