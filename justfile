@@ -76,6 +76,10 @@ bench *args:
 torture *args:
     scripts/torture {{ args }}
 
+# After a change of proto/: the messages of Exoware's API, made again
+protos:
+    scripts/protos
+
 # Choose new versions, within pyproject.toml, and write them with their hashes into requirements/
 lock *args:
     #!/usr/bin/env bash
