@@ -54,8 +54,8 @@ class Ledger:
                 events = [event async for event in await txn.iter_events()]
             assert (await canonical.meta()).next_event_id == len(events)
         assert [number for number, _ in events] == list(range(len(events)))
-        for number, event in self.acknowledged.items():
-            assert events[number][1].decode() == event, number
+        for number, known in self.acknowledged.items():
+            assert events[number][1].decode() == known, number
         if not found:
             assert not events, "events without the accounts they are about"
             return 0

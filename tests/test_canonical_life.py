@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -21,6 +22,7 @@ from exo_stream import Platform
 from exo_stream.canonical.changes import Changes, CommitInfo
 from exo_stream.canonical.store import CanonicalStore
 from exo_stream.canonical.transaction import TransactionContext
+from exo_stream.canonical.transactions import WriteTxn
 from exo_stream.canonical.values import I64
 from exo_stream.errors import (
     ExoStreamError,
@@ -191,7 +193,7 @@ async def test_ac6_what_is_read_after_a_write_is_never_stale() -> None:
             if number % 2:
                 await canonical.submit(Changes([(b"k", b"%d" % number)]))
             else:
-                await canonical.submit_write(lambda txn, number=number: fill(txn, number))
+                await canonical.submit_write(partial(fill, number))
             for look in range(3):
                 async with canonical.read_txn() as txn:
                     assert await txn.get_state(b"k") == b"%d" % number, look
@@ -200,9 +202,9 @@ async def test_ac6_what_is_read_after_a_write_is_never_stale() -> None:
             assert not await txn.exists(b"k")
 
 
-async def fill(txn: object, number: int) -> None:
+async def fill(number: int, txn: WriteTxn) -> None:
     await trio.lowlevel.checkpoint()
-    txn.put_state(b"k", b"%d" % number)  # type: ignore[attr-defined]
+    txn.put_state(b"k", b"%d" % number)
 
 
 async def test_ac3_readers_and_writers_do_not_wait_for_one_another() -> None:

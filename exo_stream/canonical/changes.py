@@ -8,11 +8,22 @@ judged by the same function.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from exo_stream.canonical.record import NEED_RECORD, RECORD_KEY, Record, read_record
-from exo_stream.decision import Answer, Decision, Need, Refuse, Unknown, Verdict, View, Write
+from exo_stream.decision import (
+    UNKNOWN,
+    Answer,
+    Decision,
+    Need,
+    Refuse,
+    Unknown,
+    Verdict,
+    View,
+    Write,
+)
 from exo_stream.errors import ExoStreamError, SealedError, TransactionConflictError
 from exo_stream.model import Entry, Keyspace
 
@@ -28,8 +39,7 @@ Operation = tuple[bytes, bytes | None]
 """One ``put_state``, or one ``del_state`` if the value is None."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommitInfo:
+class CommitInfo(NamedTuple):
     """What a commit did.
 
     ``state_keys_written`` counts calls of put, not keys; ``state_keys_deleted`` counts keys that
@@ -110,27 +120,26 @@ Expected = int | Source
 """At which version something was read: a sequence, 0 for what is absent, or one to come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+_NOTHING: Final[Mapping[bytes, Expected]] = MappingProxyType({})
+
+
+class Changes(NamedTuple):
     """Everything one transaction is decided by.
 
     ``reads`` are state keys with the versions they were read at. ``operations`` are in the order
     of the calls. ``store_version`` is the record's version if the state was read as a whole, and
-    ``first_event_id`` the first id it has given away, if it has.
+    ``first_event_id`` the first id it has given away, if it has. ``built_on`` are others that
+    must take effect first, beside those that something was read of.
+
+    A tuple, as is ``CommitInfo``: to make two frozen dataclasses is a tenth of a transaction.
     """
 
     operations: Sequence[Operation] = ()
     events: Sequence[bytes] = ()
-    reads: Mapping[bytes, Expected] = field(default_factory=dict)
+    reads: Mapping[bytes, Expected] = _NOTHING
     built_on: Sequence[Source] = ()
-    """Others that must take effect first, beside those that something was read of."""
     store_version: Expected | None = None
     first_event_id: int | None = None
-
-    @property
-    def writes(self) -> bool:
-        """Whether it wants to change anything."""
-        return bool(self.operations or self.events)
 
 
 def decision(changes: Changes, source: Source | None = None) -> Decision[CommitInfo]:
@@ -165,12 +174,14 @@ def judge(changes: Changes, view: View, now: int) -> Verdict[CommitInfo]:
 def _unknown(changes: Changes, view: View) -> list[tuple[int, bytes]]:
     """The keys that have to be fetched first: those read, and those that a deletion counts."""
     asked = [*changes.reads, *[key for key, value in changes.operations if value is None]]
-    return [(_STATE, key) for key in asked if isinstance(view.row(_STATE, key), Unknown)]
+    return [(_STATE, key) for key in asked if view.row(_STATE, key) is UNKNOWN]
 
 
 def _objection(
     changes: Changes, view: View, record: Record, store_version: int
 ) -> ExoStreamError | None:
+    if not changes.reads and not changes.built_on and changes[4:] == (None, None):
+        return None
     for source in changes.built_on:
         standing = source.version(view)
         if isinstance(standing, ExoStreamError):
@@ -206,7 +217,11 @@ def _version(view: View, key: bytes) -> int:
 def _write(
     changes: Changes, view: View, record: Record, now: int
 ) -> Write[CommitInfo] | Answer[CommitInfo]:
-    final, written, deleted = _folded(changes.operations, view)
+    operations = changes.operations
+    if len(operations) == 1 and operations[0][1] is not None:
+        final, written, deleted = dict(operations), 1, 0
+    else:
+        final, written, deleted = _folded(operations, view)
     first, count = record.next_event_id, len(changes.events)
     made = _new_entry
     entries = [made(Entry, (_STATE, key, value)) for key, value in final.items()]
@@ -215,15 +230,8 @@ def _write(
         for number, event in enumerate(changes.events, first)
     ]
     sequence = view.sequence if entries else view.sequence - 1
-    info = CommitInfo(
-        events_written=count,
-        first_event_id=first if count else None,
-        last_event_id=first + count - 1 if count else None,
-        state_keys_written=written,
-        state_keys_deleted=deleted,
-        dlq_events=0,
-        sequence=sequence,
-    )
+    first_id, last_id = (first, first + count - 1) if count else (None, None)
+    info = CommitInfo(count, first_id, last_id, written, deleted, 0, sequence)
     if not entries:
         return Answer(info)
     created_at = record.created_at or now

@@ -7,7 +7,7 @@ from typing import Final
 import trio
 
 from exo_stream.actors.reads import Reads
-from exo_stream.canonical.record import RECORD_KEY, Record, read_record
+from exo_stream.canonical.record import NO_RECORD, RECORD_KEY, Record, read_record
 from exo_stream.errors import InvalidRequestError, KeyTooLargeError, ValueTooLargeError
 from exo_stream.limits import MIB
 from exo_stream.model import Keyspace, Row, row_key
@@ -54,11 +54,13 @@ def check_event(event: bytes, context: str) -> None:
 class StateReads:
     """Reads single keys of the state, for every transaction of one store."""
 
-    __slots__ = ("_served", "reads")
+    __slots__ = ("_record", "_record_bytes", "_served", "reads")
 
     def __init__(self, reads: Reads) -> None:
         self.reads = reads
         self._served = 0
+        self._record_bytes: bytes | None = None
+        self._record = NO_RECORD
 
     async def row(self, version: Version, key: bytes) -> Row | None:
         """The row of a state key at ``version``, which is pinned; None if the key is absent."""
@@ -80,4 +82,16 @@ class StateReads:
             [row] = await self.reads.rows(version, [_RECORD_ROW])
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        return read_record(row), 0 if row is None else row.sequence
+        return self._decoded(row), 0 if row is None else row.sequence
+
+    def record_at_hand(self, version: Version) -> Record | None:
+        """The record at ``version``, which is the current one; None if it must be fetched."""
+        row = self.reads.engine.lookup(version, _RECORD_ROW)
+        return None if isinstance(row, Cold) else self._decoded(row)
+
+    def _decoded(self, row: Row | None) -> Record:
+        # Asked for with every transaction, and changed with every commit: many in a group.
+        value = None if row is None else row.value
+        if value is not self._record_bytes:
+            self._record, self._record_bytes = read_record(row), value
+        return self._record

@@ -8,7 +8,7 @@ read and writes state and events as one batch. The locks are let go when that is
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final, Self
 
 import trio
@@ -39,7 +39,9 @@ DECLARED_KEYS_MAX: Final = 10_000
 class PreflightContext:
     """What a validator may look at: the declared keys, all as they were at one sequence."""
 
-    def __init__(self, writers: Writers, declared: frozenset[bytes], snapshot: Snapshot) -> None:
+    __slots__ = ("_declared", "_snapshot", "_writers", "reads")
+
+    def __init__(self, writers: Writers, declared: Collection[bytes], snapshot: Snapshot) -> None:
         self._writers = writers
         self._declared = declared
         self._snapshot: Snapshot | None = snapshot
@@ -86,7 +88,9 @@ class PreflightContext:
 class TransactionContext(PreflightContext):
     """What the body of a transaction works with: typed values under declared keys, and events."""
 
-    def __init__(self, writers: Writers, declared: frozenset[bytes], snapshot: Snapshot) -> None:
+    __slots__ = ("_bytes", "_events", "_operations", "_own", "_store_version")
+
+    def __init__(self, writers: Writers, declared: Collection[bytes], snapshot: Snapshot) -> None:
         super().__init__(writers, declared, snapshot)
         self._operations: list[Operation] = []
         self._own: dict[bytes, bytes | None] = {}
@@ -251,7 +255,7 @@ class Transaction:
     async def preflight(self) -> PreflightResult:
         """Run the validators and nothing else: whether the transaction would go ahead now."""
         with await self._locks.acquire_keys(self._declared), self._snapshot() as snapshot:
-            context = PreflightContext(self._writers, frozenset(self._declared), snapshot)
+            context = PreflightContext(self._writers, self._declared, snapshot)
             try:
                 await self._run_validators(context)
             except ExoStreamError as error:
@@ -267,18 +271,22 @@ class Transaction:
         raises, SealedError, PausedError; TransactionConflictError if something that was read was
         written meanwhile past the locks: execute it again.
         """
-        with self._pause.writer():
+        self._pause.enter()
+        try:
             await self._writers.check_open()
             with await self._locks.acquire_keys(self._declared):
                 changes = await self._prepare(body)
                 return await self._writers.decide(changes)
+        finally:
+            self._pause.leave()
 
     async def _prepare(self, body: Body) -> Changes:
         """Phase two: what the transaction read and wants to change."""
         with self._snapshot() as snapshot:
-            context = TransactionContext(self._writers, frozenset(self._declared), snapshot)
+            context = TransactionContext(self._writers, self._declared, snapshot)
             try:
-                await self._run_validators(context)
+                if self._validators:
+                    await self._run_validators(context)
                 await body(context)
             finally:
                 context.close()

@@ -352,11 +352,12 @@ SCALARS: Final[dict[int, type[TypedValue]]] = {
 """What may stand in a set or a list."""
 
 _KINDS: Final[dict[int, type[TypedValue]]] = {**SCALARS, SetOf.TAG: SetOf, ListOf.TAG: ListOf}
+_TYPES: Final = frozenset(_KINDS.values())
 
 
 def encode(value: TypedValue) -> bytes:
     """The one encoding of ``value``."""
-    if type(value) not in _KINDS.values():
+    if type(value) not in _TYPES:
         raise InvalidRequestError(f"{value!r} is no typed value")
     return bytes([value.TAG]) + value.body()
 

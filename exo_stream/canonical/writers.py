@@ -10,8 +10,7 @@ for its hand-over, and it has waited for theirs; else the ids would not hold.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import outcome
 import trio
@@ -87,14 +86,16 @@ class Writers:
         """What is visible now."""
         return self.ground.sources.reads.engine.version
 
-    async def check_open(self) -> None:
+    async def check_open(self) -> None:  # noqa: ASYNC910  # what follows is a checkpoint
         """Raise SealedError if the store is sealed, before anything is begun in vain.
 
         Whether it is when it comes to writing, the decision says.
         """
-        record, _ = await self.state.record(self.version)
-        if record.sealed_event_id is not None:
-            raise SealedError(record.sealed_event_id)
+        record = self.state.record_at_hand(self.version)
+        if record is None:
+            record, _ = await self.state.record(self.version)
+        if record.sealed:
+            raise SealedError(record.sealed - 1)
 
     async def take_slot(self, name: str) -> None:
         """Have the slot alone, in order of asking. Raises TimedOutError after ``wait_ms``."""
@@ -167,8 +168,14 @@ class Writers:
         if self._alone:
             await self._wait_for_others()
         request: Decide[CommitInfo] = Decide(decide=decision(changes), size=size_of(changes))
-        with self._under_way(request):
+        self._deciding += 1
+        try:
             return await self.ground.writes.ask(request)
+        finally:
+            self._deciding -= 1
+            # Given up by its caller, it may still be decided.
+            if not request.reply.settled:
+                self._left_behind = True
 
     async def _wait_for_others(self) -> None:  # noqa: ASYNC910  # there is somebody to wait for
         deadline = self._deadline()
@@ -178,16 +185,6 @@ class Writers:
                 await self._alone_over.wait()
             if patience.cancelled_caught:
                 raise TimedOutError(self.wait_ms, holder)
-
-    @contextmanager
-    def _under_way(self, request: Decide[CommitInfo]) -> Iterator[None]:
-        self._deciding += 1
-        try:
-            yield
-        finally:
-            self._deciding -= 1
-            # Given up by its caller, it may still be decided.
-            self._left_behind = self._left_behind or not request.reply.settled
 
     def _deadline(self) -> float:
         return trio.current_time() + self.wait_ms / 1000

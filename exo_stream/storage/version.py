@@ -52,8 +52,10 @@ class Pins:
     def pin(self, version: Version) -> None:
         """Hold ``version`` once more."""
         assert isinstance(version, TableVersion), version
-        self._counts[version] = self._counts.get(version, 0) + 1
-        self._sort()
+        count = self._counts.get(version, 0)
+        self._counts[version] = count + 1
+        if not count:
+            self._sort()
 
     def unpin(self, version: Version) -> None:
         """Let go of it once."""
@@ -62,7 +64,7 @@ class Pins:
         self._counts[version] -= 1
         if not self._counts[version]:
             del self._counts[version]
-        self._sort()
+            self._sort()
 
     def _sort(self) -> None:
         self.frontiers = sorted({version.frontier for version in self._counts})
