@@ -119,7 +119,8 @@ class Limits:
     body_bytes_max: int = 64 * MIB
     connect_put_bytes_max: int = 96 * MIB
     """A Put on the store's own API, as sent and as decompressed, both counted: room for a batch
-    of ``batch_bytes_max`` in either codec. With that, it may be raised to 256 MiB."""
+    of ``batch_bytes_max`` in either codec. With that it may be raised to 256 MiB; while one is
+    read it takes twice its size of ``in_flight_bytes_max``."""
     connect_request_bytes_max: int = 4 * MIB
     """Any other request there."""
     connect_parts_max: int = 1_000_000
