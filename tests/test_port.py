@@ -314,6 +314,7 @@ async def test_whoever_is_cancelled_as_its_turn_comes_gives_it_back(
     budget.take(100)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(budget.wait_take, 60)
+        await trio.sleep(0.1)
         nursery.start_soon(budget.wait_take, 70)
         await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
