@@ -20,7 +20,7 @@ from exo_stream.interest import Seat
 from exo_stream.keys import MatchKey
 from exo_stream.limits import Limits
 from exo_stream.payload import EncodedBatch
-from exo_stream.selectors import AnySelector, Selector, StoreSelector
+from exo_stream.selectors import AnySelector, ExactValue, Selector, StoreSelector
 from exo_stream.starts import Oldest
 from exo_stream.subscription import Delivered, Subscription
 from tests.worlds import in_memory, put_one_by_one
@@ -275,17 +275,28 @@ Step = tuple[Literal["put", "pass", "leave", "interrupt", "room", "seats"], int]
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["put", "put", "pass", "leave", "interrupt", "room", "seats"]),
-        st.integers(0, 11),
+        st.integers(0, 17),
     ),
     max_size=60,
 )
-PREFIXES = [b"", b"", b"a", b"a", b"b", b"ab"]
+WANTED: list[tuple[AnySelector, set[bytes]]] = [
+    (Selector(), {b"a", b"b", b"ab", b"c"}),
+    (Selector(), {b"a", b"b", b"ab", b"c"}),
+    (Selector(b"a"), {b"a", b"ab"}),
+    (Selector(b"a"), {b"a", b"ab"}),
+    (Selector(b"ab"), {b"ab"}),
+    (StoreSelector((MatchKey(0, 0, "b"),)), {b"b", b"ab"}),
+    (StoreSelector((MatchKey(0, 0, "b"),)), {b"b", b"ab"}),
+    (StoreSelector((MatchKey(8, 0x61, ".*"), MatchKey(8, 0x63, ".*"))), {b"a", b"ab", b"c"}),
+    (StoreSelector((), (ExactValue(b"other"),)), set()),
+]
+"""What readers ask for, and the keys of which that is."""
 KEYS = [b"a", b"b", b"ab", b"c"]
 
 
-async def live(steps: list[Step]) -> None:
-    async with in_memory()() as platform, trio.open_nursery() as nursery:
-        readers = [Reader(platform, Selector(prefix)) for prefix in PREFIXES]
+async def live(steps: list[Step], limits: Limits) -> None:
+    async with in_memory()(limits=limits) as platform, trio.open_nursery() as nursery:
+        readers = [Reader(platform, selector) for selector, _ in WANTED]
         shared = Encodings()
         for reader in readers:
             reader.share(shared)
@@ -312,16 +323,18 @@ async def live(steps: list[Step]) -> None:
                 case "seats":
                     reader.wants_seats = not reader.wants_seats
         await trio.sleep(60)
-        for reader, prefix in zip(readers, PREFIXES, strict=True):
-            expected = [number for number in sorted(keys) if keys[number].startswith(prefix)]
-            assert reader.received == expected
+        for reader, (_, wanted) in zip(readers, WANTED, strict=True):
+            assert reader.received == [number for number in sorted(keys) if keys[number] in wanted]
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.slow
 @settings(max_examples=150)
-@given(STEPS)
-def test_whatever_happens_to_a_seat_every_batch_comes_once(steps: list[Step]) -> None:
+@given(STEPS, st.sampled_from([1, 2_000, Limits().match_steps_max]))
+def test_whatever_happens_to_a_seat_every_batch_comes_once(
+    steps: list[Step], match_steps_max: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fanout, "SEATS_PER_CHECKPOINT", 1)
-        trio.run(live, steps, clock=MockClock(autojump_threshold=0))
+        limits = Limits(match_steps_max=match_steps_max)
+        trio.run(live, steps, limits, clock=MockClock(autojump_threshold=0))
