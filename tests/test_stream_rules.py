@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import cbor2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exo_stream.decision import Answer, Need, Refuse, Write
+from exo_stream.errors import InvalidRequestError, RemoteProtocolError
 from exo_stream.limits import Limits
-from exo_stream.model import Keyspace
+from exo_stream.model import Batch, Entry, Keyspace
+from exo_stream.protocol import codec
+from exo_stream.selectors import Selector, StreamSelector
 from exo_stream.stream_errors import (
+    ContentTypeMismatchError,
+    ForkFromTombstoneError,
+    ForkOffsetBeyondTailError,
     InvalidOffsetError,
     OffsetEvictedError,
     StreamGoneError,
     StreamNotFoundError,
     StreamPathBlockedError,
 )
-from exo_stream.streams import ending, looking
+from exo_stream.streams import checks, ending, looking
 from exo_stream.streams.accesses import SLACK_SECONDS_MAX, Accesses, slack
 from exo_stream.streams.appending import Append, Refused, append
+from exo_stream.streams.changes import stream_change
 from exo_stream.streams.creation import Create, Fork, ForkPoint, LookAgain, create, fork
 from exo_stream.streams.looking import Trim
 from exo_stream.streams.messages import SPAN_BYTES, Stored, decode, encode, span, unpacked
@@ -451,3 +459,144 @@ def test_what_is_left_is_deleted_blindly_and_its_mark_last() -> None:
         assert isinstance(verdict, Write)
         assert len(verdict.entries) == expected
         assert all(entry.value is None for entry in verdict.entries)
+
+
+def test_everything_that_a_refusal_rests_on_is_asked_for() -> None:
+    table = Cold()
+    table.create("s", None, b"xyz")
+    table.fork("f", "s", expires_at=10)
+    table.now = 10
+    assert isinstance(table.append("f", b"x"), Refused)  # which lets go of its source
+    source = table.record("s")
+    assert source is not None
+    assert source.references == 0
+    with pytest.raises(ForkOffsetBeyondTailError):
+        table.fork("g", "s", point=ForkPoint(source.incarnation, 4))
+    with pytest.raises(ContentTypeMismatchError):
+        table.fork("g", "s", content_type="text/plain")
+    table.fork("g", "s")
+    table.delete("s")
+    with pytest.raises(ForkFromTombstoneError):
+        table.fork("h", "s")
+
+
+def test_what_forks_share_is_let_go_of_when_they_are_gone() -> None:
+    """Retention moves on meanwhile, and deletes nothing."""
+    table = Cold(now=5)
+    table.create("s", StreamConfig(retention_bytes=1), b"one")
+    table.append("s", b"two")
+    table.fork("f", "s")
+    record = table.record("s")
+    assert record is not None
+    trim = Trim(0, 3, 1, 5, doomed=[b"a row"], trimmed=3)
+    args = ("s", record.look_at, record.incarnation, table.accesses)
+    assert table.carry_out(looking.look(*args, trim)) is False
+    record = table.record("s")
+    assert record is not None
+    assert (record.low, record.trimmed, record.look_at) == (3, 0, 0)
+    table.delete("f")
+    record = table.record("s")
+    assert record is not None
+    assert record.trim_due_at(77) == 77
+    assert record.look_at == table.now  # somebody will come for the rows
+
+
+def test_a_batch_that_lets_go_of_messages_appends_none() -> None:
+    record = record_of(config=StreamConfig())
+    batch = Batch(
+        1,
+        2,
+        (
+            record.entry("s"),
+            Entry(Keyspace.STREAM_DATA, b"k", None),
+            Entry(Keyspace.STREAM, b"t", b""),
+        ),
+        "0" * 32,
+    )
+    change = stream_change(batch)
+    assert change is not None
+    assert change.messages == ()
+
+
+SURROGATE = "\ud800"
+FIVE: Any = 5
+TEXT: Any = "p"
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda: checks.check_name(FIVE),
+        lambda: checks.check_name(SURROGATE),
+        lambda: checks.checked_config(TEXT),
+        lambda: checks.check_content_type(FIVE),
+        lambda: checks.check_content_type(" "),
+        lambda: checks.checked_messages([b"x"] * 3, Limits(stream_append_messages_max=2)),
+        lambda: checks.checked_messages([FIVE], Limits()),
+        lambda: checks.check_seq(FIVE),
+        lambda: checks.check_seq(SURROGATE),
+        lambda: checks.check_seq(""),
+        lambda: checks.check_seq("x" * 1_025),
+        lambda: checks.check_producer(TEXT, Limits()),
+        lambda: checks.check_producer(StreamProducer(FIVE, 0, 0), Limits()),
+        lambda: checks.check_producer(StreamProducer(SURROGATE, 0, 0), Limits()),
+        lambda: checks.check_producer(StreamProducer("p", 0, 1 << 60), Limits()),
+        lambda: checks.check_producer(StreamProducer("", 0, 0), Limits()),
+        lambda: checks.check_text("a prefix", FIVE),
+        lambda: checks.check_number("a number", True),
+    ],
+    ids=range(18),
+)
+def test_what_cannot_be_is_refused_with_a_sentence(check: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^\w.* "):
+        check()
+
+
+def test_what_can_be_is_let_through() -> None:
+    checks.check_seq(None)
+    assert checks.checked_messages((), Limits()) == ()
+    config = StreamConfig("a/b", retention_seconds=10**18, retention_bytes=10**30)
+    clamped = checks.checked_config(config)
+    assert (clamped.retention_seconds, clamped.retention_bytes) == (10**10, (1 << 63) - 1)
+    assert checks.chosen_selector(b"p", None, None, None, None) == Selector(b"p")
+    assert checks.chosen_selector(b"", None, None, "s", None) == StreamSelector("s")
+    assert checks.chosen_selector(b"", None, None, None, "") == StreamSelector("", is_prefix=True)
+    with pytest.raises(InvalidRequestError):
+        checks.chosen_selector(b"", None, None, "s", "t")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        [[5, 0, 1, b"\x00\x00\x00", b"abc"]],
+        [[5, 0, 1, b"", b""]],
+        [[5, 0, 1, b"\x00\x00\x00\x00", b""]],
+        [[5, 0, 1, b"\x00\x00\x00\x02", b"abc"]],
+        [[1, 0, 1, b"\x00\x00\x00\x02", b"ab"]],
+        [[5, 0, 1, b"\x00\x00\x00\x01" * 2, b"ab"]],
+        [[5, 0, 1]],
+        5,
+    ],
+    ids=range(8),
+)
+def test_messages_from_elsewhere_are_as_long_as_they_say(stored: Any) -> None:
+    setup = ["a/b", None, None, False, None, None]
+    wire = ["stream_read", 1, setup, 1, "0_0", "0_5", True, False, 1, stored]
+    with pytest.raises(RemoteProtocolError):
+        codec.decode(cbor2.dumps([wire]), bytes_max=10_000)
+
+
+def test_a_look_that_another_has_overtaken_is_dropped() -> None:
+    table = Cold(now=5)
+    table.create("s", StreamConfig(ttl_seconds=10, retention_bytes=1), b"one")
+    record = table.record("s")
+    assert record is not None
+    late = record.look_at
+    table.append("s", b"two")
+    record = table.record("s")
+    assert record is not None
+    assert record.look_at == 5 < late
+    look = looking.look("s", late, record.incarnation, table.accesses, None)
+    assert table.carry_out(look) is False
+    assert table.record("s") == record
+    assert table.rows_of(Keyspace.STREAM_UPKEEP) == [look_key(5, record.incarnation)]

@@ -196,8 +196,12 @@ def _config(request: Fork, inherited: StreamConfig) -> StreamConfig:
         ttl_seconds=request.ttl_seconds if own_expiry else inherited.ttl_seconds,
         expires_at=request.expires_at if own_expiry else inherited.expires_at,
         closed=request.close,
-        retention_seconds=request.retention_seconds,
-        retention_bytes=request.retention_bytes,
+        retention_seconds=inherited.retention_seconds
+        if request.retention_seconds is None
+        else request.retention_seconds,
+        retention_bytes=inherited.retention_bytes
+        if request.retention_bytes is None
+        else request.retention_bytes,
     )
 
 

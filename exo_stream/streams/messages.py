@@ -6,6 +6,7 @@ messages after it, and the row that ends where another begins is found by its ke
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from struct import Struct
@@ -87,12 +88,9 @@ class Stored:
         """What of it stands after ``position``, which is inside: the rest of a message only if
         messages are ``divisible``, else the whole message.
         """
-        dropped, at = 0, self.start
-        for length in self._lengths:
-            if at + length > position:
-                break
-            at += length
-            dropped += 1
+        ends = list(accumulate(self._lengths, initial=self.start))
+        dropped = bisect_right(ends, position) - 1
+        at = ends[dropped]
         cut = position - at if divisible and position > at else 0
         lengths = list(self._lengths[dropped:])
         lengths[0] -= cut
@@ -102,7 +100,7 @@ class Stored:
     def until(self, position: int, *, divisible: bool) -> Stored | None:
         """What of it stands before ``position``, which is inside; None if that is nothing."""
         ends = list(accumulate(self._lengths, initial=self.start))
-        kept = sum(end <= position for end in ends[1:])
+        kept = bisect_right(ends, position) - 1
         lengths = list(self._lengths[:kept])
         if divisible and position > ends[kept]:
             lengths.append(position - ends[kept])

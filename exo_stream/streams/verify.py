@@ -62,12 +62,10 @@ class StreamCheck:
                 self._producers.add(int.from_bytes(key[:8], "big"))
             case Keyspace.STREAM_UPKEEP if key.startswith(LOOK):
                 self._looks.add(key)
-            case Keyspace.STREAM_UPKEEP:
+            case _:
                 origin = read_remainder(head)
                 incarnation = int.from_bytes(key[1:], "big")
                 self._remainders[incarnation] = None if origin is None else origin.name
-            case _:
-                pass
 
     def _take_data(self, key: bytes, head: bytes, size: int) -> None:
         incarnation, end = read_key(key)
