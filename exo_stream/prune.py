@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 import trio
 
-from exo_stream.errors import LimitExceededError, UnsupportedError
+from exo_stream.errors import InvalidRequestError, LimitExceededError, UnsupportedError
 from exo_stream.ground import Ground
+from exo_stream.keys import MatchKey
 from exo_stream.model import Keyspace, Row, row_key
 from exo_stream.payload import ENTRY_BYTES
 from exo_stream.policies.deletion import (
@@ -21,8 +23,10 @@ from exo_stream.policies.deletion import (
     written_since,
 )
 from exo_stream.policies.policy import (
+    POLICIES_MAX,
     CompileRegex,
     KeysPolicy,
+    KeysScope,
     Policy,
     SequencePolicy,
     checked_policies,
@@ -63,7 +67,7 @@ async def prune(
     prune that is cancelled or fails those stand that were written. Raises InvalidPolicyError, or
     LimitExceededError if one group of a policy is too large to be judged.
     """
-    await trio.lowlevel.checkpoint_if_cancelled()
+    await _compile_in_turns(policies, compile_regex)
     counts: list[PruneCounts] = []
     sequences: list[int] = []
     for policy in checked_policies(policies, compile_regex):
@@ -74,6 +78,28 @@ async def prune(
             counts.append(await run.run())
             sequences += run.sequences
     return PruneResult(tuple(counts), tuple(sequences))
+
+
+async def _compile_in_turns(policies: Sequence[Policy], compile_regex: CompileRegex) -> None:
+    """Compile what can be, each regex in a turn of its own, so that the check finds them ready:
+    one may take tens of milliseconds. What is wrong with which field the check says.
+    """
+    await trio.lowlevel.checkpoint()
+    if not isinstance(policies, Sequence):
+        return
+    with suppress(InvalidRequestError):
+        for regex in map(_regex_of, policies[:POLICIES_MAX]):
+            if regex is not None:
+                compile_regex(regex)
+            await trio.lowlevel.checkpoint()
+
+
+def _regex_of(policy: object) -> str | None:
+    match policy:
+        case Policy(scope=KeysScope(match_key=MatchKey(payload_regex=str() as regex))):
+            return regex
+        case _:
+            return None
 
 
 async def _prune_log(ground: Ground, policy: SequencePolicy, *, dry_run: bool) -> PruneCounts:

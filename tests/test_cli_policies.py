@@ -59,7 +59,9 @@ def document(path: Path, **fields: object) -> Path:
     return path
 
 
-def test_policies_are_tried_and_carried_out(ask: Say, tmp_path: Path) -> None:
+def test_policies_are_tried_and_carried_out(
+    ask: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for number in range(4):
         ask("put", f"a/{number}", "x")
     policies = [NEWEST_TWO, {"sequence": {}, "retain": {"keep_latest": {"count": 1}}}]
@@ -84,6 +86,11 @@ def test_policies_are_tried_and_carried_out(ask: Say, tmp_path: Path) -> None:
         "1\t2\t0\t0\t0\t0\t0\t0",
         "2\t0\t0\t0\t0\t0\t0\t0",
     ]
+    with monkeypatch.context() as patched:
+        patched.setattr("os.isatty", lambda _fd: True)
+        on_a_terminal = ask("prune", "--policy", file).lines
+        assert any("policy" in line and "matched" in line for line in on_a_terminal)
+        assert on_a_terminal[-1] == "no key was deleted"
     [told] = ask("info", "--json").objects
     assert told["oldest"] == 5
     assert told["live_bytes"] == int(str(told["table_bytes"])) + int(str(told["log_bytes"]))

@@ -189,3 +189,9 @@ def test_a_prefix_that_stands_for_no_bytes_is_refused(text: str) -> None:
     policy = {"keys": {"prefix": text, "match_key": match_key}, "retain": {"drop_all": {}}}
     with pytest.raises(InvalidPolicyError, match="neither text nor base64"):
         decode_policies(json.dumps({"version": 1, "policies": [policy]}).encode())
+
+
+def test_a_document_is_bounded() -> None:
+    for decode in (decode_policies, decode_retention):
+        with pytest.raises(InvalidPolicyError, match="at most 1048576 bytes"):
+            decode(b" " * ((1 << 20) + 1))

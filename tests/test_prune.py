@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from exo_stream import prune as execution
@@ -25,9 +26,11 @@ from exo_stream.policies.policy import (
     KeysScope,
     OrderBy,
     OrderEncoding,
+    Pattern,
     Policy,
 )
 from exo_stream.policies.result import PruneCounts, PruneResult
+from exo_stream.regex.pattern import compile_regex
 from exo_stream.storage.verify import verify
 from tests.families import (
     FAMILY,
@@ -282,3 +285,42 @@ async def test_a_batch_of_deletions_keeps_to_the_limits_of_a_batch(opened: OpenP
         sizes = [len(await all_in([n], platform)) for n in result.sequences]
         assert sum(sizes) == 60
         assert max(sizes) <= 25
+
+
+async def test_regexes_are_compiled_in_turns(autojump_clock: MockClock) -> None:
+    """A hundred of them take seconds, in which others must be served."""
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        order: list[str] = []
+
+        async def somebody_else() -> None:
+            while True:
+                order.append("other")
+                await trio.lowlevel.checkpoint()
+
+        def compile_slowly(regex: str) -> Pattern:
+            order.append(regex)
+            return compile_regex(regex)
+
+        nursery.start_soon(somebody_else)
+        policies = [
+            Policy(KeysScope(MatchKey(16, number, f"regex {number}")), DropAll())
+            for number in range(20)
+        ]
+        await execution.prune(platform._ground, policies, compile_slowly, dry_run=True)
+        compiling = order[order.index("regex 0") : order.index("regex 19")]
+        assert compiling.count("other") >= 18
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_regex_that_is_wrong_is_compiled_no_further(autojump_clock: MockClock) -> None:
+    async with in_memory()() as platform:
+        seen: list[str] = []
+
+        def refuse(regex: str) -> Pattern:
+            seen.append(regex)
+            raise InvalidRequestError("no")
+
+        wrong = [keys_policy(DropAll(), regex="a"), keys_policy(DropAll(), regex="b")]
+        with pytest.raises(InvalidPolicyError):
+            await execution.prune(platform._ground, wrong, refuse, dry_run=True)
+        assert set(seen) == {"a"}

@@ -20,6 +20,7 @@ from exo_stream.errors import (
     UnsupportedError,
 )
 from exo_stream.limits import KIB
+from exo_stream.model import Keyspace
 from exo_stream.policies.policy import (
     DropAll,
     KeepLatest,
@@ -27,6 +28,7 @@ from exo_stream.policies.policy import (
 from exo_stream.policies.result import PruneCounts, PruneResult
 from exo_stream.policies.retention import LogRetention
 from exo_stream.regex.pattern import compile_regex
+from exo_stream.storage.engine import Version
 from exo_stream.storage.verify import verify
 from exo_stream.testing import FakeClock, in_place
 from tests.families import (
@@ -69,9 +71,10 @@ class Meddling:
         self._platform = platform
         page = platform.sources.reads.page
 
-        async def meddled(*arguments: Any, **options: Any) -> Any:
-            found = await page(*arguments, **options)
-            while self.writes:
+        async def meddled(version: Version, start: bytes, *arguments: Any, **options: Any) -> Any:
+            found = await page(version, start, *arguments, **options)
+            # Those who look for what has expired read pages too, of other keyspaces.
+            while self.writes and start[0] == Keyspace.STORE:
                 await self._platform.write(**self.writes.pop())
             return found
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, assert_never
 
 from exo_stream.keys import MatchKey
+from exo_stream.limits import MIB
 from exo_stream.policies.policy import (
     DropAll,
     GreaterThan,
@@ -37,6 +38,9 @@ from exo_stream.policies.retention import LogRetention
 
 VERSION: Final = 1
 """Of the form; a document of another one is refused."""
+
+DOCUMENT_BYTES_MAX: Final = MIB
+"""As many policies as there may be have room in it, each with a regex of ordinary length."""
 
 _RULES: Final = ("keep_latest", "greater_than", "greater_than_or_equal", "drop_all")
 _BASE64: Final = "base64:"
@@ -103,6 +107,8 @@ def _dump(fields: dict[str, object]) -> bytes:
 
 
 def _load(document: bytes, name: str) -> Mapping[str, object]:
+    if len(document) > DOCUMENT_BYTES_MAX:
+        raise InvalidPolicyError(name, f"a document has at most {DOCUMENT_BYTES_MAX} bytes")
     try:
         read: object = json.loads(document.decode(), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
