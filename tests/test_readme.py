@@ -17,15 +17,16 @@ PYTHON, CONSOLE = "python", "console"
 
 
 def examples() -> list[Block]:
-    """The blocks that show how to use it: two programs and a terminal."""
+    """The blocks that show how to use it: three programs and a terminal."""
     return [block for block in blocks(README) if block.language == PYTHON] + [
         block for block in blocks(README) if "exo-stream serve" in block.text
     ]
 
 
-def test_there_are_three_examples_of_ten_lines() -> None:
-    assert len(examples()) == 3
-    for block in examples():
+def test_there_are_three_examples_of_ten_lines_and_a_transfer() -> None:
+    ten_lines = [block for block in examples() if "transfer" not in block.text]
+    assert (len(ten_lines), len(examples())) == (3, 4)
+    for block in ten_lines:
         lines = [line for line in block.text.splitlines() if line.strip()]
         assert 8 <= len(lines) <= 11, block.place
 
