@@ -288,11 +288,14 @@ async def test_a_selector_that_breaks_a_rule_is_refused(
     with pytest.raises(InvalidRequestError) as caught:
         handle.subscribe(**asked)
     assert not caught.value.retryable
+    assert await handle.put_batch([(b"k", b"")]) == 1, "nothing else is amiss"
 
 
 async def test_a_long_prefix_is_over_the_limit(handle: Handle) -> None:
     with pytest.raises(LimitExceededError):
         handle.subscribe(prefix=b"a" * 255, match=[OF_FAMILY])
+    async with handle.subscribe(prefix=b"a" * 254, match=[OF_FAMILY]) as feed:
+        assert await until_caught_up(feed) == []
 
 
 @pytest.mark.parametrize("opened", [embedded, remote])

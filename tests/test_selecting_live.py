@@ -44,20 +44,28 @@ def some_selector(chance: Random) -> StoreSelector:
     )
 
 
-async def follow(
-    handle: Platform | Client,
-    selector: StoreSelector,
-    heard: Heard,
-    *,
-    task_status: trio.TaskStatus[None],
-) -> None:
-    async with handle.subscribe(
-        match=selector.match_keys, values=selector.value_filters or None
-    ) as feed:
-        task_status.started()
-        async for batch in feed:
-            assert isinstance(batch, Batch)
-            heard.append((batch.sequence, batch.entries))
+class Follower:
+    """Follows with one selector for ever, and remembers what it heard."""
+
+    def __init__(self, selector: StoreSelector) -> None:
+        self.selector = selector
+        self.heard: Heard = []
+        self._heard_more = trio.Event()
+
+    async def run(self, handle: Platform | Client, *, task_status: trio.TaskStatus[None]) -> None:
+        async with handle.subscribe(
+            match=self.selector.match_keys, values=self.selector.value_filters or None
+        ) as feed:
+            task_status.started()
+            async for batch in feed:
+                assert isinstance(batch, Batch)
+                self.heard.append((batch.sequence, batch.entries))
+                self._heard_more.set()
+
+    async def wait_heard(self, count: int) -> None:
+        while len(self.heard) < count:
+            self._heard_more = trio.Event()
+            await self._heard_more.wait()
 
 
 async def write(handle: Platform | Client, chance: Random) -> None:
@@ -76,7 +84,7 @@ async def test_each_feed_gets_what_matches_and_nothing_twice(
 ) -> None:
     chance = Random(match_steps_max)
     selectors = [some_selector(chance) for _ in range(FEEDS // 2)] * 2  # each is shared
-    heard: list[Heard] = [[] for _ in selectors]
+    followers = [Follower(selector) for selector in selectors]
     path = tmp_path / "x.duckdb"
     with trio.fail_after(120):
         async with (
@@ -85,19 +93,18 @@ async def test_each_feed_gets_what_matches_and_nothing_twice(
             connect(f"ws://127.0.0.1:{number}/v1/ws") as client,
         ):
             async with trio.open_nursery() as feeds:
-                for at, selector in enumerate(selectors):
-                    handle = client if at % 2 else platform
-                    await feeds.start(follow, handle, selector, heard[at])
+                for at, follower in enumerate(followers):
+                    await feeds.start(follower.run, client if at % 2 else platform)
                 async with trio.open_nursery() as writers:
                     for seed in range(WRITERS):
                         handle = client if seed % 2 else platform
                         writers.start_soon(write, handle, Random(seed))
                 log = [await platform.get_batch(n) for n in range(1, WRITERS * BATCHES + 1)]
                 expected = [expected_of(selector, log) for selector in selectors]
-                while any(len(h) < len(e) for h, e in zip(heard, expected, strict=True)):
-                    await trio.lowlevel.checkpoint()
+                for follower, wanted in zip(followers, expected, strict=True):
+                    await follower.wait_heard(len(wanted))
                 feeds.cancel_scope.cancel()
-    assert heard == expected
+    assert [follower.heard for follower in followers] == expected
     assert sum(map(len, expected)) > FEEDS, "nobody was told of anything"
     assert verify(path).sound
 
