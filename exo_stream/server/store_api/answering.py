@@ -10,9 +10,10 @@ import trio
 from google.protobuf.message import Message
 
 from exo_stream.errors import OverloadedError
+from exo_stream.protocol.connect.call import Call
 from exo_stream.protocol.http import Headers
 from exo_stream.server.budget import Share
-from exo_stream.server.request import Request
+from exo_stream.server.request import BodyWriter, Request
 
 _PATIENCE_SECONDS: Final = 10
 """For so long an answer waits for memory. Those that wait may hold what the others wait for."""
@@ -54,6 +55,9 @@ class Pieces(Protocol):
     @property
     def metadata(self) -> Mapping[str, Sequence[str]]:
         """What is told at the end of the stream."""
+
+    def offer_seat(self, call: Call, writer: BodyWriter) -> None:
+        """Let the fan-out write to ``writer`` while there is nothing to be pulled."""
 
     def close(self) -> None:
         """Let go of what it holds."""

@@ -11,6 +11,7 @@ from exo_stream.errors import LimitExceededError, NotVisibleYetError
 from exo_stream.limits import STORE_KEY_BYTES_MAX
 from exo_stream.model import Keyspace, row_key
 from exo_stream.platform import Platform
+from exo_stream.protocol.connect.call import Call
 from exo_stream.protocol.connect.failure import invalid, unpadded
 from exo_stream.protocol.connect.generated.query_pb2 import (
     TRAVERSAL_MODE_FORWARD,
@@ -26,7 +27,7 @@ from exo_stream.protocol.connect.generated.query_pb2 import (
 from exo_stream.scan import PAIR_BYTES, Pair, Scan, bounds
 from exo_stream.server.budget import Share
 from exo_stream.server.port import Port
-from exo_stream.server.request import Request
+from exo_stream.server.request import BodyWriter, Request
 from exo_stream.server.store_api.answering import AnyMethod, Method, Piece, Reply, wait_room
 from exo_stream.server.store_api.failures import QUERY
 from exo_stream.snapshots import Snapshot, Snapshots
@@ -172,6 +173,9 @@ class _Read:
         if self._sequence is None:
             return {}
         return {DETAIL_HEADER: [detail_value(self._sequence, self._read_bytes)]}
+
+    def offer_seat(self, call: Call, writer: BodyWriter) -> None:
+        """There is nothing that the fan-out could write."""
 
     def _check_visible(self) -> None:
         frontier = self._sources.frontier.visible

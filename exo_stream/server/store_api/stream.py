@@ -8,7 +8,9 @@ import trio
 
 from exo_stream.feed import CaughtUp, Heartbeat, Progress
 from exo_stream.model import Entry
+from exo_stream.payload import EncodedBatch
 from exo_stream.platform import Platform
+from exo_stream.protocol.connect.call import Call
 from exo_stream.protocol.connect.generated.stream_pb2 import (
     GetRequest,
     GetResponse,
@@ -20,9 +22,10 @@ from exo_stream.scan import PAIR_BYTES
 from exo_stream.selectors import StoreSelector
 from exo_stream.server.budget import Share
 from exo_stream.server.port import Port
-from exo_stream.server.request import Request
+from exo_stream.server.request import BodyWriter, Request
 from exo_stream.server.store_api.answering import AnyMethod, Method, Piece, Reply, wait_room
 from exo_stream.server.store_api.failures import STREAM, batch_not_found
+from exo_stream.server.store_api.seating import Seating, seat_of
 from exo_stream.starts import FromSequence
 from exo_stream.subscription import Delivered, Pulled, Subscription
 
@@ -103,6 +106,7 @@ class BatchPieces:
         self._subscription = Subscription(platform.sources, selector)
         self._tells_progress = tells_progress
         self._started = False
+        self._seating: Seating | None = None
         # A cursor past the end is live, and what is written from here on is to be delivered.
         newest = self._sources.frontier.visible
         self._start = FromSequence(since if 0 < since <= newest else newest + 1)
@@ -118,6 +122,8 @@ class BatchPieces:
             await subscription.start(self._start)
             self._started = True
         if subscription.following:
+            if self._seating is not None:
+                return self._told(await self._sit(self._seating))
             return await self._pieces(await subscription.pull(), share)
         if subscription.holds_page:
             await wait_room(share, 2 * self._sources.limits.page_bytes_max)
@@ -127,27 +133,43 @@ class BatchPieces:
     async def _pieces(self, pulled: Pulled, share: Share) -> Sequence[Piece]:
         await trio.lowlevel.checkpoint_if_cancelled()
         if isinstance(pulled, Delivered):
-            pieces = [
-                piece
-                for batch in pulled.batches
-                if (piece := _frame(batch.sequence, batch.entries)) is not None
-            ]
+            pieces = [piece for batch in pulled.batches if (piece := frame_of(batch)) is not None]
             if not share.held:
                 await wait_room(share, sum([piece.cost for piece in pieces]))
             return pieces
-        if self._tells_progress and isinstance(pulled, CaughtUp | Progress | Heartbeat):
-            sequence = self._subscription.position
-            return [Piece(lambda: SubscribeResponse(sequence_number=sequence), 0)]
-        return []
+        return self._told(pulled)
+
+    def _told(self, pulled: Pulled | None) -> Sequence[Piece]:
+        """An empty frame for those who want to know how far it has come."""
+        if not self._tells_progress or not isinstance(pulled, CaughtUp | Progress | Heartbeat):
+            return []
+        sequence = self._subscription.position
+        return [Piece(lambda: SubscribeResponse(sequence_number=sequence), 0)]
+
+    async def _sit(self, seating: Seating) -> Progress | Heartbeat | None:
+        """Leave the work to the fan-out until the seat is lost or there is something to say."""
+        subscription = self._subscription
+        seat = subscription.take_seat(seating.encode, seating.try_send)
+        try:
+            with trio.move_on_after(subscription.patience_seconds):
+                await seat.lost.wait()
+        finally:
+            subscription.leave_seat(seat)
+        return None if seat.lost.is_set() else subscription.report()
+
+    def offer_seat(self, call: Call, writer: BodyWriter) -> None:
+        """Let the fan-out write to ``writer`` while this stream is at the log's end."""
+        self._seating = seat_of(call, frame_of, writer)
 
     def close(self) -> None:
         """Let go of what the subscription holds."""
         self._subscription.close()
 
 
-def _frame(sequence: int, entries: Sequence[Entry]) -> Piece | None:
+def frame_of(batch: EncodedBatch) -> Piece | None:
     """The frame of a batch; deletions are left out, and a batch of nothing else."""
-    pairs = [entry for entry in entries if entry.value is not None]
+    sequence = batch.sequence
+    pairs = [entry for entry in batch.entries if entry.value is not None]
     if not pairs:
         return None
 

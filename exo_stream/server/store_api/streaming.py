@@ -56,6 +56,7 @@ class Streaming:
         client with nothing that it could understand.
         """
         error: CallError | None = None
+        self._pieces.offer_seat(self._call, writer)
         try:
             with self._port.told_to_leave(self._leave):
                 while await self._step(writer):
