@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 from operator import itemgetter
 from typing import Any, Final
 
@@ -135,15 +136,13 @@ def visible(payload: bytes) -> bytes:
 
 def is_of_one_face(entries: Sequence[Entry]) -> bool:
     """Whether a batch may be written: PRODUCER entries first, then those of one face only."""
-    keyspaces = set(map(_keyspace, entries))
-    if len(keyspaces) == 1:
+    keyspaces = frozenset(map(_keyspace, entries))
+    if len(keyspaces) == 1 or keyspaces in _OF_ONE_FACE:
         return True
-    if Keyspace.PRODUCER in keyspaces:
-        hidden = 0
-        while hidden < len(entries) and entries[hidden].keyspace == Keyspace.PRODUCER:
-            hidden += 1
-        keyspaces = set(map(_keyspace, entries[hidden:]))
-    return any(keyspaces <= face for face in _FACES)
+    hidden = 0
+    while hidden < len(entries) and entries[hidden].keyspace == Keyspace.PRODUCER:
+        hidden += 1
+    return hidden > 0 and frozenset(map(_keyspace, entries[hidden:])) in _OF_ONE_FACE
 
 
 def _skip_string(data: bytes, at: int) -> int:
@@ -176,12 +175,18 @@ def _head_of(major: int, argument: int) -> bytes:
 
 _keyspace: Final = itemgetter(0)
 _FACES: Final = (
-    frozenset({Keyspace.STORE}),
-    frozenset({6}),
-    frozenset({Keyspace.STREAM, Keyspace.STREAM_DATA, 7, 8}),
-    frozenset({Keyspace.STATE, Keyspace.EVENT, 9, 10}),
+    (Keyspace.STORE,),
+    (Keyspace.STORE_RULE,),
+    (Keyspace.STREAM, Keyspace.STREAM_DATA, Keyspace.STREAM_PRODUCER, Keyspace.STREAM_UPKEEP),
+    (Keyspace.STATE, Keyspace.EVENT, Keyspace.CANONICAL, 10),
 )
-"""The keyspaces that may share a batch; numbers without a name are kept for these faces."""
+"""The keyspaces that may share a batch; 10 is kept for the canonical store."""
+_OF_ONE_FACE: Final = frozenset(
+    frozenset(map(int, some))
+    for face in _FACES
+    for count in range(len(face) + 1)
+    for some in combinations(face, count)
+)
 _new_entry: Final[Callable[[list[Any]], Entry]] = partial(tuple.__new__, Entry)
 """``Entry`` itself is a Python function; this is not."""
 _NULL: Final = b"\xf6"
