@@ -194,6 +194,30 @@ def _serving(command: AddCommand) -> None:
         metavar="NAME",
         help="a name in the Host header to answer to, besides addresses and localhost",
     )
+    _streams(serve)
+    kept = serve.add_argument_group("retention", "what the log keeps; everything by default")
+    kept.add_argument("--retention-batches", type=number_from(1), metavar="N")
+    kept.add_argument("--retention-seconds", type=number_from(1), metavar="N")
+    kept.add_argument("--retention-bytes", type=number_from(1), metavar="N")
+
+
+def _demo(command: AddCommand) -> None:
+    demo = command(
+        "demo",
+        "Publish this machine's telemetry and follow it, in one process",
+        description="Open a file, serve it, publish this machine's telemetry into it "
+        "once a second, and follow it here.",
+    )
+    demo.add_argument("file", nargs="?", default=DEMO_FILE, metavar="FILE")
+    _listening(demo)
+    demo.add_argument("--count", type=number_from(1), metavar="N", help="end after N batches")
+    demo.add_argument("--seconds", type=seconds, metavar="N", help="end after N seconds")
+    demo.add_argument(
+        "--interval", type=seconds, default=1.0, metavar="N", help="seconds between two readings"
+    )
+
+
+def _streams(serve: Parser) -> None:
     streams = serve.add_argument_group("streams", "how /v1/stream/ is served")
     streams.add_argument(
         "--long-poll",
@@ -222,26 +246,6 @@ def _serving(command: AddCommand) -> None:
         metavar="NAME=VALUE",
         help="another bound than the default, such as connections_max=500; the names are those"
         " of exo_stream.Limits",
-    )
-    kept = serve.add_argument_group("retention", "what the log keeps; everything by default")
-    kept.add_argument("--retention-batches", type=number_from(1), metavar="N")
-    kept.add_argument("--retention-seconds", type=number_from(1), metavar="N")
-    kept.add_argument("--retention-bytes", type=number_from(1), metavar="N")
-
-
-def _demo(command: AddCommand) -> None:
-    demo = command(
-        "demo",
-        "Publish this machine's telemetry and follow it, in one process",
-        description="Open a file, serve it, publish this machine's telemetry into it "
-        "once a second, and follow it here.",
-    )
-    demo.add_argument("file", nargs="?", default=DEMO_FILE, metavar="FILE")
-    _listening(demo)
-    demo.add_argument("--count", type=number_from(1), metavar="N", help="end after N batches")
-    demo.add_argument("--seconds", type=seconds, metavar="N", help="end after N seconds")
-    demo.add_argument(
-        "--interval", type=seconds, default=1.0, metavar="N", help="seconds between two readings"
     )
 
 

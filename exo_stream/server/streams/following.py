@@ -58,6 +58,7 @@ class Following:
 
     async def run(self, firsts: Sequence[tuple[str, Portion]], writer: BodyWriter) -> None:
         """Send what is there, which begins with ``firsts``, and what comes."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         deadline = trio.current_time() + self._service.settings.sse_seconds
         everything = [self._place(name, first, writer) for name, first in firsts]
         places = everything
@@ -125,14 +126,14 @@ class Following:
         return True
 
     async def _touch(self, place: _Place) -> bool:
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             await self._service.streams.read(
                 place.name, Offset.at(place.seat.position), bytes_max=1
             )
         except GONE:
             place.seat.lose()
-            return False
-        return True
+        return not place.seat.is_lost
 
     async def _end(self, place: _Place, writer: BodyWriter) -> None:
         """Say that there will be no more of a stream, where others go on; else just end."""

@@ -114,6 +114,7 @@ class Hub:
     async def _run(self, name: str, channel: _Channel) -> None:
         """Tell the readers of one stream what happens to it, until the last has left."""
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()
             with channel.scope:
                 await self._follow(name, channel)
         except ExoStreamError as error:
@@ -139,6 +140,7 @@ class Hub:
 
     async def _tell(self, name: str, channel: _Channel) -> None:
         """Read what follows each position that somebody stands at, and hand it to them."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         waiting: defaultdict[int, list[Seat]] = defaultdict(list)
         for seat in channel.seats:
             waiting[seat.position].append(seat)

@@ -90,6 +90,7 @@ class Reading:
     async def _long_poll(
         self, request: Request, query: ReadQuery, result: ReadResult, body: bytes
     ) -> Response:
+        await trio.lowlevel.checkpoint_if_cancelled()
         ahead = self._service.ahead(query.cursor)
         if not result.stored and not (result.closed and result.up_to_date):
             portion = await self._wait(request, result)

@@ -127,6 +127,7 @@ class StreamRoutes:
                 raise refused("RATE_LIMITED", "too many requests", (("retry-after", str(wait)),))
 
     async def _follow(self, request: Request) -> Streamed:
+        await trio.lowlevel.checkpoint_if_cancelled()
         service = self._service
         wanted = streams_query(request.head.query)
         following = Following(service, service.hub(request), "", is_labelled=True)

@@ -67,26 +67,29 @@ class Writing:
         """Append to the stream, close it, or both."""
         try:
             asked = asked_append(fields)
-            body = await self._body(request)
-            messages = await self._appended(asked, body)
-        except RefusedError:
-            # That there is no such stream comes before everything that is wrong with the request.
-            await self._service.streams.head(name)
-            raise
+            messages = await self._appended(asked, await self._body(request))
+        except RefusedError as error:
+            refusal = error
+        else:
+            return await self._append(name, asked, messages)
+        # That there is no such stream comes before everything that is wrong with the request.
+        await self._service.streams.head(name)
+        raise refusal
+
+    async def _append(self, name: str, asked: AskedAppend, messages: list[bytes]) -> Response:
         if asked.producer is not None:
             return await self._produce(name, asked, asked.producer, messages)
         streams = self._service.streams
         if not messages:
-            result = await streams.close_stream(name)
-        else:
-            result = await streams.batch_append(
-                name,
-                messages,
-                asked.content_type,
-                seq=asked.seq,
-                expected_offset=asked.expected_offset,
-                close=asked.is_closing,
-            )
+            return empty(204, *_where(await streams.close_stream(name)))
+        result = await streams.batch_append(
+            name,
+            messages,
+            asked.content_type,
+            seq=asked.seq,
+            expected_offset=asked.expected_offset,
+            close=asked.is_closing,
+        )
         return empty(204, *_where(result))
 
     async def delete(self, name: str) -> Response:
