@@ -114,12 +114,14 @@ class Subscription:
         be resumed from, SnapshotExpiredError if no snapshot is to be had, InvalidSelectorError or
         OverloadedError for a selector that breaks a rule, or is one too many.
         """
-        self._held = await self._sources.matching.hold(self.selector)
         try:
+            # First, so that "now" is when it was asked for, however long a regex takes to compile.
             await self._begin(start)
+            self._held = await self._sources.matching.hold(self.selector)
         except BaseException:
             self.close()
             raise
+        self._row_ranges = deque(self._held.row_ranges)
         self._reported = self.position
         return self.cursor
 
@@ -127,7 +129,6 @@ class Subscription:
         if isinstance(start, FromSnapshot):
             await trio.lowlevel.checkpoint()
             self._snapshot = self._snapshots.open()
-            self._row_ranges = deque(self._matcher.row_ranges)
             self.position = self._snapshot.sequence
             return
         self.position = await self._resolve(start)

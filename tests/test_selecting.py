@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream import Platform
 from exo_stream.client import Client
@@ -315,6 +315,27 @@ async def test_too_many_different_selectors_are_refused_and_one_that_ends_makes_
                         break
                 except OverloadedError:
                     await trio.sleep(0.1)
+
+
+async def test_now_is_when_it_was_asked_for_however_long_a_regex_takes_to_compile() -> None:
+    async with in_memory()() as platform:
+        compiled = trio.Event()
+
+        async def elsewhere(fn: Callable[[], Any]) -> Any:
+            await compiled.wait()
+            return fn()
+
+        platform.sources.matching._elsewhere = elsewhere
+
+        async def write() -> None:
+            await wait_all_tasks_blocked()
+            await platform.put_batch([(b"\x50", b"meanwhile")])
+            compiled.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            async with platform.subscribe(match=[OF_FAMILY], start="now") as feed:
+                assert pairs(await next_batch(feed)) == [(b"\x50", b"meanwhile")]
 
 
 # --- namespaces ----------------------------------------------------------------------------------
