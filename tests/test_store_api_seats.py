@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -25,21 +26,15 @@ LETTERS = stream.SubscribeRequest(match_keys=[{"payload_regex": "^[a-z]"}])
 @asynccontextmanager
 async def listening() -> AsyncIterator[tuple[Platform, Dial]]:
     async with open_platform(":memory:") as platform, trio.open_nursery() as nursery:
-        host, port = await nursery.start(_serve, platform)
+        host, port = await nursery.start(partial(serve, platform, port=0))
         yield platform, over_tcp(f"http://{host}:{port}/")
         nursery.cancel_scope.cancel()
-
-
-async def _serve(
-    platform: Platform, task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED
-) -> None:
-    await serve(platform, port=0, task_status=task_status)
 
 
 async def seated(platform: Platform, count: int) -> None:
     """Wait until so many have a seat: they take it when nothing is left to be read."""
     with trio.fail_after(10):
-        while platform.sources.interest.seats != count:
+        while platform.sources.interest.seats != count:  # noqa: ASYNC110 - nobody tells
             await trio.lowlevel.checkpoint()
 
 
