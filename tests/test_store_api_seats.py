@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import trio
 
-from exo_stream import Platform, open_platform
+from exo_stream import Limits, Platform, open_platform
 from exo_stream.protocol.connect.codec import Codec
 from exo_stream.protocol.connect.failure import CallError, Code
 from exo_stream.protocol.connect.generated import stream_pb2 as stream
@@ -24,8 +24,11 @@ LETTERS = stream.SubscribeRequest(match_keys=[{"payload_regex": "^[a-z]"}])
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[tuple[Platform, Dial]]:
-    async with open_platform(":memory:") as platform, trio.open_nursery() as nursery:
+async def listening(limits: Limits | None = None) -> AsyncIterator[tuple[Platform, Dial]]:
+    async with (
+        open_platform(":memory:", limits=limits) as platform,
+        trio.open_nursery() as nursery,
+    ):
         host, port = await nursery.start(partial(serve, platform, port=0))
         yield platform, over_tcp(f"http://{host}:{port}/")
         nursery.cancel_scope.cancel()
@@ -85,6 +88,19 @@ async def test_a_seat_is_given_up_with_its_stream() -> None:
         async with Caller(dial).stream(SUBSCRIBE, LETTERS):
             await seated(platform, 1)
         await seated(platform, 0)
+
+
+@pytest.mark.slow  # a second in which nothing matches
+async def test_who_has_a_seat_learns_how_far_the_log_has_come() -> None:
+    async with listening(Limits(progress_seconds=1)) as (platform, dial):
+        told = {"x-exo-stream-progress": "1"}
+        async with Caller(dial).stream(SUBSCRIBE, LETTERS, told) as frames:
+            assert await taken(frames) == (0, [])  # caught up
+            await seated(platform, 1)
+            await platform.put_batch([(b"1", b"no")])
+            assert await taken(frames) == (1, [])
+            await platform.put_batch([(b"a", b"")])
+            assert await taken(frames) == (2, [b"a"])
 
 
 def test_all_who_are_answered_alike_share_one_encoder() -> None:
