@@ -16,7 +16,7 @@ from exo_stream.canonical.changes import Changes
 from exo_stream.canonical.store import CanonicalStore
 from exo_stream.canonical.transaction import TransactionContext
 from exo_stream.canonical.transactions import WriteTxn
-from exo_stream.canonical.values import I64
+from exo_stream.canonical.values import I64, decode, encode
 from exo_stream.errors import (
     ExoStreamError,
     PlatformClosedError,
@@ -72,6 +72,31 @@ async def balances(canonical: CanonicalStore) -> dict[bytes, int]:
 
     await canonical.transaction().keys(found).execute(read)
     return found
+
+
+async def ledger(canonical: CanonicalStore, names: list[bytes]) -> dict[bytes, int]:
+    """What the events say the balances are, each of 100 at first."""
+    found = dict.fromkeys(names, 100)
+    async for _, event in await canonical.iter_events():
+        source, target, amount = json.loads(event.partition(b":")[2])
+        found[source.encode()] -= amount
+        found[target.encode()] += amount
+    return found
+
+
+async def open_transfer(
+    canonical: CanonicalStore, source: bytes, target: bytes, amount: int
+) -> None:
+    """A transfer in the write transaction, which looks at every account."""
+    async with canonical.write_txn() as txn:
+        found = {}
+        async for key, value in await txn.iter_state():
+            found[key] = decode(value).as_i64()
+        for key, change in ((source, -amount), (target, amount)):
+            txn.put_state(key, encode(I64(found[key] + change)))
+        names = f'"{source.decode()}","{target.decode()}"'
+        await txn.append_event(f"transfer:[{names},{amount}]".encode())
+        await txn.commit()
 
 
 async def test_ac2_twenty_workers_lose_no_update_of_one_key() -> None:
@@ -132,12 +157,7 @@ async def test_ac2_random_transfers_over_ten_accounts_keep_the_sum_and_match_the
         assert sum(found.values()) == 1_000
         assert min(found.values()) >= 0
         assert poor > 0
-        ledger = dict.fromkeys(names, 100)
-        async for _, event in await canonical.iter_events():
-            source, target, amount = json.loads(event.partition(b":")[2])
-            ledger[source.encode()] -= amount
-            ledger[target.encode()] += amount
-        assert ledger == found
+        assert found == await ledger(canonical, names)
 
 
 async def test_ac2_a_hundred_workers_on_a_hundred_keys_all_succeed() -> None:
@@ -244,22 +264,11 @@ def test_a_transaction_cancelled_at_any_step_happened_whole_or_not_at_all() -> N
             names = [b"a", b"b", b"c"]
             await open_accounts(canonical, 100, names)
 
-            async def open_transfer(source: bytes, target: bytes, amount: int) -> None:
-                async with canonical.write_txn() as txn:
-                    found = {}
-                    async for key, value in await txn.iter_state():
-                        found[key] = I64.parse(value[1:]).value
-                    for key, change in ((source, -amount), (target, amount)):
-                        txn.put_state(key, b"\x01" + I64(found[key] + change).body())
-                    names_ = f'"{source.decode()}","{target.decode()}"'
-                    await txn.append_event(f"transfer:[{names_},{amount}]".encode())
-                    await txn.commit()
-
             async def victim() -> None:
                 with cancel.scope:
                     cancel.armed = True
                     await transfer(canonical, b"a", b"b", 5)
-                    await open_transfer(b"b", b"c", 7)
+                    await open_transfer(canonical, b"b", b"c", 7)
                     await canonical.pause_ingestion()
                     canonical.resume_ingestion()
                     async with canonical.read_txn() as txn:
@@ -281,12 +290,7 @@ def test_a_transaction_cancelled_at_any_step_happened_whole_or_not_at_all() -> N
             await check_nothing_is_left(platform)
             found = await balances(canonical)
             assert sum(found.values()) == 300
-            ledger = dict.fromkeys(names, 100)
-            async for _, event in await canonical.iter_events():
-                source, target, amount = json.loads(event.partition(b":")[2])
-                ledger[source.encode()] -= amount
-                ledger[target.encode()] += amount
-            assert ledger == found
+            assert found == await ledger(canonical, names)
 
     assert sweep(live_once) > 30
 
