@@ -19,6 +19,7 @@ from exo_stream.canonical.transactions import WriteTxn
 from exo_stream.canonical.values import I64, decode, encode
 from exo_stream.errors import (
     ExoStreamError,
+    PausedError,
     PlatformClosedError,
     PreflightFailedError,
     TransactionConflictError,
@@ -281,7 +282,7 @@ def test_a_transaction_cancelled_at_any_step_happened_whole_or_not_at_all() -> N
                         try:
                             await transfer(canonical, b"c", b"a", 1 + turn)
                             break
-                        except TransactionConflictError:
+                        except (TransactionConflictError, PausedError):
                             await trio.lowlevel.checkpoint()
 
             async with trio.open_nursery() as nursery:
