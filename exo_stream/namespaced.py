@@ -18,6 +18,9 @@ from exo_stream.namespaces import Namespace
 from exo_stream.policies.policy import KeysScope, Policy
 from exo_stream.policies.result import PruneResult
 from exo_stream.producers import Producer
+from exo_stream.reduce.checks import check_request
+from exo_stream.reduce.request import ReduceRequest, ReduceResult
+from exo_stream.reduce.shift import shifted
 from exo_stream.selectors import ValueFilter
 from exo_stream.writes import Requirement
 
@@ -92,6 +95,10 @@ class Handle(Protocol):
     ) -> list[Pair]: ...
 
     def scan(self, start: bytes = b"", end: bytes = b"", *, forward: bool = True) -> Rows: ...
+
+    async def reduce(
+        self, request: ReduceRequest, start: bytes, end: bytes, *, min_sequence: int, wait: bool
+    ) -> ReduceResult: ...
 
     def subscribe(
         self,
@@ -217,6 +224,23 @@ class NamespacedStore:
                     if len(pairs) == limit:
                         break
         return pairs
+
+    async def reduce(
+        self,
+        request: ReduceRequest,
+        start: bytes = b"",
+        end: bytes = b"",
+        *,
+        min_sequence: int = 0,
+        wait: bool = True,
+    ) -> ReduceResult:
+        """What ``request`` makes of a range; its fields of keys begin in the namespace's keys."""
+        check_request(request)
+        within = self._space.key_range(*_checked_bounds(start, end))
+        low, high = within or (b"\xff", b"\x00")
+        return await self._handle.reduce(
+            shifted(request, self._space.bits), low, high, min_sequence=min_sequence, wait=wait
+        )
 
     def scan(self, start: bytes = b"", end: bytes = b"", *, forward: bool = True) -> NamespacedScan:
         """All pairs of a range, lazily, page by page, on one snapshot."""

@@ -73,6 +73,11 @@ class Namespace:
         room = 8 * (STORE_KEY_BYTES_MAX - len(self.outer)) - self.codec.reserved_bits
         return (room >> 3) - len(self.inner)
 
+    @property
+    def bits(self) -> int:
+        """How many bits stand before a key of the namespace."""
+        return 8 * (len(self.outer) + len(self.inner)) + self.codec.reserved_bits
+
     def encode(self, key: bytes) -> bytes:
         """The store's key of a key of this one. Raises PayloadTooLargeError if it is too long."""
         if type(key) is not bytes:
