@@ -356,6 +356,7 @@ async def test_readers_leave_when_the_server_drains() -> None:
             await world.ask("PUT", "a", headers=TEXT)
             sse = await following(world, "a?offset=now&live=sse")
             await control(sse)
+            await wait_seated(world, 1)
             poll, _ = await waiting(world, "a?offset=now&live=long-poll")
             await wait_seated(world, 2)
             world.port.drain()

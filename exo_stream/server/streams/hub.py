@@ -111,7 +111,7 @@ class Hub:
                 channel.scope.cancel()
                 del self._channels[name]
 
-    async def _run(self, name: str, channel: _Channel) -> None:
+    async def _run(self, name: str, channel: _Channel) -> None:  # noqa: ASYNC910 - its first line is one
         """Tell the readers of one stream what happens to it, until the last has left."""
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
