@@ -24,6 +24,7 @@ ROWS: Final = (
     Row("crash", "opening after SIGKILL", "crash"),
     Row("stream-appends", "durable appends to streams over HTTP", "stream_appends"),
     Row("stream-reads", "catch-up and tail reads of streams over HTTP", "stream_reads"),
+    Row("stream-idle", "opening a file of many streams, and what they hold", "stream_idle"),
     Row("stream-fanout", "events of a stream to 1,000 readers", "stream_fanout"),
     Row("import", "importing the package", "importing"),
 )
