@@ -17,9 +17,12 @@ from threading import Thread  # noqa: TID251  the trait must bear threads
 from typing import Final
 
 from exo_stream.errors import BatchEvictedError
-from exo_stream.limits import STORE_KEY_BYTES_MAX
+from exo_stream.limits import STORE_KEY_BYTES_MAX, Limits
 from exo_stream.model import Entry, Row, row_key
 from exo_stream.payload import EncodedBatch, encode_entries
+from exo_stream.reduce.reduction import Reduction
+from exo_stream.reduce.request import ReduceOp, Reducer, ReduceRequest
+from exo_stream.reduce.scalar import Kind, Scalar
 from exo_stream.storage.engine import Cold, Engine, Group, Retention, StoreEngine, Version
 
 _SECOND: Final = 1_000_000
@@ -243,6 +246,25 @@ def pages_follow_one_another_without_gap_or_repetition(engine: Engine) -> None:
     assert [row[0] for row in _rows(engine, bytes_max=1)] == left
 
 
+def a_reduce_reads_what_is_live_at_its_version(engine: Engine) -> None:
+    """Slice after slice of a pinned Version, whatever is written meanwhile."""
+    _write(engine, [(b"%02d" % number, b"v") for number in range(50)], [(b"07", None)])
+    version = engine.version
+    engine.pin(version)
+    _write(engine, [(b"99", b"v")], [(b"08", None)])
+    request = ReduceRequest((Reducer(ReduceOp.COUNT_ALL),))
+    reducing = engine.open_reduce(
+        version, row_key(0, b"05"), row_key(0, b"90"), Reduction(request, Limits())
+    )
+    result = None
+    while result is None:
+        if reducing.plan():
+            result = reducing.run(engine.open_reader())
+    engine.unpin(version)
+    assert result.results == (Scalar(Kind.UINT64, 44),), result
+    assert (result.sequence, result.read_stats.read_bytes) == (version.frontier, 44 * 3), result
+
+
 def keyspaces_do_not_mix(engine: Engine) -> None:
     entries = [Entry(keyspace, b"k", bytes([keyspace])) for keyspace in (2, 0, 1)]
     _commit(engine, Group([_batch(engine.version.frontier + 1, entries)]))
@@ -343,6 +365,7 @@ ENGINE_CHECKS: Final[Sequence[Callable[[Engine], None]]] = (
     a_row_tells_the_sequence_of_its_last_write,
     a_pinned_version_shows_what_it_showed,
     pages_follow_one_another_without_gap_or_repetition,
+    a_reduce_reads_what_is_live_at_its_version,
     keyspaces_do_not_mix,
     the_log_is_read_by_pages,
     a_moved_floor_evicts_batches_at_once,
