@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exo_stream.keys import MatchKey
+from exo_stream.matchers import matcher_of
+from exo_stream.model import Entry, Keyspace
+from exo_stream.payload import EncodedBatch
 from exo_stream.policies.policy import (
     DropAll,
     GreaterThan,
@@ -20,10 +25,11 @@ from exo_stream.policies.policy import (
 from exo_stream.protocol.connect.generated import common_pb2
 from exo_stream.protocol.connect.generated import compact_pb2 as pb
 from exo_stream.protocol.connect.pruning import policies
-from exo_stream.protocol.connect.selection import checked_selector
+from exo_stream.protocol.connect.selection import checked_selector, simplest
 from exo_stream.selectors import (
     ExactValue,
     InvalidSelectorError,
+    Selector,
     StoreSelector,
     ValuePrefix,
     ValueRegex,
@@ -106,3 +112,41 @@ def test_a_filter_without_a_kind_is_named() -> None:
     key = common_pb2.MatchKey(payload_regex="a")
     with pytest.raises(InvalidSelectorError, match=r"value_filters\[1\]: one of exact"):
         checked_selector([key], [common_pb2.BytesFilter(exact=b""), common_pb2.BytesFilter()])
+
+
+@pytest.mark.parametrize(
+    ("match_key", "prefix"),
+    [
+        (MatchKey(0, 0, "(?s).*"), b""),
+        (MatchKey(8, 0x2A, "(?s-u).*"), b"*"),
+        (MatchKey(16, 5, "(?s).*"), b"\x00\x05"),
+        (MatchKey(4, 5, "(?s).*"), None),
+        (MatchKey(8, 0x2A, "(?s).+"), None),
+        (MatchKey(8, 256, "(?s).*"), None),
+        (MatchKey(0, 1, "(?s).*"), None),
+    ],
+    ids=str,
+)
+def test_all_of_a_prefix_is_selected_by_the_prefix(
+    match_key: MatchKey, prefix: bytes | None
+) -> None:
+    selector = StoreSelector((match_key,))
+    assert simplest(selector) == (selector if prefix is None else Selector(prefix))
+
+
+def test_what_asks_for_more_than_a_prefix_stays_as_it_is() -> None:
+    everything = MatchKey(0, 0, "(?s).*")
+    for selector in (
+        StoreSelector((everything,), (ExactValue(b""),)),
+        StoreSelector((everything, everything)),
+        StoreSelector((everything,), prefix=b"a"),
+    ):
+        assert simplest(selector) is selector
+
+
+@given(st.binary(max_size=3), st.sampled_from([0, 8, 16]), st.integers(0, 0xFFFF))
+def test_the_prefix_takes_what_the_match_key_takes(key: bytes, bits: int, prefix: int) -> None:
+    selector = StoreSelector((MatchKey(bits, prefix >> 16 - bits, "(?s-u).*"),))
+    batch = EncodedBatch(1, 0, entries=(Entry(Keyspace.STORE, key, b""),))
+    found = [matcher_of(one).select(batch) for one in (selector, simplest(selector))]
+    assert (found[0] is None) == (found[1] is None)

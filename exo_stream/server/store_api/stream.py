@@ -17,7 +17,7 @@ from exo_stream.protocol.connect.generated.stream_pb2 import (
     SubscribeRequest,
     SubscribeResponse,
 )
-from exo_stream.protocol.connect.selection import checked_selector
+from exo_stream.protocol.connect.selection import checked_selector, simplest
 from exo_stream.scan import PAIR_BYTES
 from exo_stream.selectors import StoreSelector
 from exo_stream.server.budget import Share
@@ -103,7 +103,7 @@ class BatchPieces:
         self, platform: Platform, selector: StoreSelector, since: int, *, tells_progress: bool
     ) -> None:
         self._sources = platform.sources
-        self._subscription = Subscription(platform.sources, selector)
+        self._subscription = Subscription(platform.sources, simplest(selector))
         self._tells_progress = tells_progress
         self._started = False
         self._seating: Seating | None = None
