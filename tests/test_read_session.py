@@ -104,7 +104,11 @@ class Answers:
         self.fails = False
 
     async def read_values(
-        self, keys: Sequence[bytes], *, min_sequence: int, wait: bool  # noqa: ARG002
+        self,
+        keys: Sequence[bytes],
+        *,
+        min_sequence: int,
+        wait: bool,  # noqa: ARG002
     ) -> tuple[int, list[bytes | None]]:
         self.asked.append(min_sequence)
         await self.go_on.wait()

@@ -11,10 +11,8 @@ from exo_stream.reduce.expressions import (
     DateTruncDay,
     Expression,
     Field,
-    KeyField,
     Lower,
     ValueField,
-    ZOrderKeyField,
 )
 from exo_stream.reduce.request import Reducer, ReduceRequest
 from exo_stream.reduce.scalar import InvalidReduceError, Scalar
@@ -57,11 +55,9 @@ def _expression(expression: Expression, bits: int) -> Expression:
 
 
 def _field(field: Field, bits: int) -> Field:
-    match field:
-        case ValueField():
-            return field
-        case KeyField() | ZOrderKeyField():
-            offset = field.bit_offset + bits
-            if offset > UINT16_MAX:
-                raise InvalidReduceError("bit_offset", f"{offset} is more than {UINT16_MAX}")
-            return replace(field, bit_offset=offset)
+    if isinstance(field, ValueField):
+        return field
+    offset = field.bit_offset + bits
+    if offset > UINT16_MAX:
+        raise InvalidReduceError("bit_offset", f"{offset} is more than {UINT16_MAX}")
+    return replace(field, bit_offset=offset)
