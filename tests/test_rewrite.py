@@ -138,6 +138,7 @@ def test_time_does_not_go_back_in_a_copy_without_batches(tmp_path: Path) -> None
     copy.close()
 
 
+@pytest.mark.slow
 def test_an_existing_file_is_never_overwritten(lived: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.duckdb"
     out.write_bytes(b"precious")
