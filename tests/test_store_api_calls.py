@@ -16,6 +16,7 @@ from exo_stream.protocol.connect.codec import Codec
 from exo_stream.protocol.connect.compression import compressed
 from exo_stream.protocol.connect.envelope import COMPRESSED, enveloped
 from exo_stream.protocol.connect.failure import CallError, Code
+from exo_stream.protocol.connect.generated import ingest_pb2 as ingest
 from exo_stream.protocol.connect.generated import query_pb2 as query
 from exo_stream.protocol.connect.generated import stream_pb2 as stream
 from exo_stream.protocol.connect.generated.error_details_pb2 import RetryInfo
@@ -28,6 +29,7 @@ from tests.store_calls import (
     PRUNE,
     PUT,
     RANGE,
+    REDUCE,
     SUBSCRIBE,
     calling,
     detail,
@@ -326,3 +328,14 @@ async def test_what_is_no_name_of_a_header_is_not_repeated(caller: Caller) -> No
         answer = await caller.http("OPTIONS", f"/{GET}", {"access-control-request-headers": asked})
         assert answer.status == 204
         assert "access-control-allow-headers" not in answer.headers
+
+
+async def test_many_tiny_parts_are_read_and_refused_as_few_are() -> None:
+    async with calling() as caller:
+        pairs = ingest.PutRequest(kvs=[{}] * 6_000).SerializeToString()
+        many = await caller.http("POST", f"/{PUT}", {"content-type": "application/proto"}, pairs)
+        assert caller.decode(many, ingest.PutResponse).sequence_number == 1
+        reducers = query.ReduceRequest(params={"reducers": [{}] * 40_000})
+        with pytest.raises(CallError) as caught:
+            await caller.unary(REDUCE, reducers, query.ReduceResponse)
+        assert info_of(caught.value).reason == "INVALID_REDUCE_PARAMS"

@@ -13,7 +13,7 @@ from exo_stream.protocol.connect.failure import CallError, Code
 
 M = TypeVar("M", bound=Message)
 
-_HEAVY_BYTES: Final = {"proto": 1 << 20, "json": 1 << 14}
+_HEAVY_BYTES: Final = {"proto": 1 << 20, "json": 1 << 13}
 """Encoding or decoding more takes milliseconds: too long to keep everybody waiting."""
 
 

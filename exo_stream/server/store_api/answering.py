@@ -89,6 +89,10 @@ class Method(Generic[M, Q]):
     is_safe: bool = False
     is_long: bool = False
     keeps_request: bool = False
+    inline_bytes_max: int = 65_536
+    """A larger message is read in a thread: its parts may be tiny, and take long."""
+    is_much: Callable[[M], bool] | None = None
+    """Whether a message that is no larger asks for so much that it is checked in a thread."""
     reserve: int = 0
     """Bytes that are held before it is answered, for what is read then."""
 

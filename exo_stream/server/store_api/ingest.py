@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Final
 
 from exo_stream.errors import LimitExceededError
 from exo_stream.limits import STORE_KEY_BYTES_MAX, Limits
@@ -14,6 +15,10 @@ from exo_stream.server.port import Port
 from exo_stream.server.store_api.answering import AnyMethod, Method, Piece, Reply
 from exo_stream.server.store_api.failures import INGEST, not_ready
 from exo_stream.writes import StoreWrite, checked_write
+
+_INLINE_BYTES_MAX: Final = 1 << 20
+_INLINE_PAIRS_MAX: Final = 5_000
+"""So many pairs are checked in a few milliseconds."""
 
 
 def checked_put(limits: Limits, message: PutRequest) -> StoreWrite:
@@ -58,6 +63,8 @@ class Ingest:
                 limits.connect_put_bytes_max,
                 answer=self.put,
                 keeps_request=True,
+                inline_bytes_max=_INLINE_BYTES_MAX,
+                is_much=lambda message: len(message.kvs) > _INLINE_PAIRS_MAX,
             )
         }
 

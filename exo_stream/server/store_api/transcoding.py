@@ -47,10 +47,16 @@ class Transcoder:
     async def read(self, codec: Codec, data: bytes, method: Method[Any, Q]) -> Q:
         """What a message asks, checked. Raises CallError or InvalidRequestError."""
 
-        def decode_and_check() -> Q:
-            return method.check(codec.decode(data, method.kind, self._parts_max))
+        def decode() -> Any:
+            return codec.decode(data, method.kind, self._parts_max)
 
-        return await self._work(codec, decode_and_check, len(data))
+        if codec.is_heavy(len(data)) or len(data) > method.inline_bytes_max:
+            return await self._in_thread(codec, lambda: method.check(decode()))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        message = decode()
+        if method.is_much is not None and method.is_much(message):
+            return await self._in_thread(codec, partial(method.check, message))
+        return method.check(message)
 
     async def write(self, codec: Codec, piece: Piece) -> bytes:
         """The message of an answer."""
@@ -58,7 +64,10 @@ class Transcoder:
         def build_and_encode() -> bytes:
             return codec.encode(piece.build())
 
-        return await self._work(codec, build_and_encode, piece.cost)
+        if codec.is_heavy(piece.cost):
+            return await self._in_thread(codec, build_and_encode)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return build_and_encode()
 
     async def compress(self, encoding: str, data: bytes) -> tuple[bytes, bool]:
         """``data`` for sending, and whether it is compressed: what is small is left as it is."""
@@ -67,11 +76,8 @@ class Transcoder:
             return data, False
         return await _joined(compressed(encoding, data)), True
 
-    async def _work(self, codec: Codec, work: Callable[[], T], size: int) -> T:
-        if codec.is_heavy(size):
-            return await trio.to_thread.run_sync(work, limiter=self._threads[codec])
-        await trio.lowlevel.checkpoint_if_cancelled()
-        return work()
+    async def _in_thread(self, codec: Codec, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, limiter=self._threads[codec])
 
 
 def _nothing(_: int) -> None:
