@@ -127,13 +127,16 @@ class EventIter:
     async def _read(self) -> bool:
         """Read a page, whole or not at all; whether it holds anything."""
         limits = self._sources.limits
+        # No further than a page goes: a page copies what memory has of all that it may look at.
+        wanted = min(limits.page_rows_max, self._end - self._next)
+        until = self._next + wanted
         start = event_row_key(self._next)
-        end = _END if self._end > SEQUENCE_MAX else event_row_key(self._end)
+        end = _END if until > SEQUENCE_MAX else event_row_key(until)
         page = await self._sources.reads.page(
             self._version(),
             start,
             end,
-            rows_max=min(limits.page_rows_max, self._end - self._next),
+            rows_max=wanted,
             forward=True,
         )
         rows = page.rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -17,6 +17,9 @@ Node = tuple[int, bytes | None, "Node | None"]
 
 KEYS_SLACK: Final = 256
 """Keys a page may look at beyond its rows, so that a few tombstones do not make it short."""
+
+_new_row: Final[Callable[[type[Row], tuple[bytes, int, bytes | None]], Row]] = tuple.__new__
+"""``Row`` itself is a Python function, and half the price of reading a range."""
 
 _PREFIXES: Final = tuple(row_key(keyspace, b"") for keyspace in range(256))
 
@@ -124,17 +127,20 @@ class Memtable:
         ``KEYS_SLACK`` keys more than that.
         """
         rows: list[Row] = []
+        nodes, new_row = self.nodes, _new_row
         live = size = 0
         last = b""
         for looked_at, key in enumerate(self.keys(start, end, forward=forward)):
             if live > rows_max or size > bytes_max or looked_at > rows_max + KEYS_SLACK:
                 return Capture(rows, start, key) if forward else Capture(rows, last, end)
             last = key
-            node = self.node(key, frontier)
+            node: Node | None = nodes[key]
+            while node is not None and node[0] > frontier:
+                node = node[2]
             if node is None:
                 continue
             sequence, value, _ = node
-            rows.append(Row(key, sequence, value))
+            rows.append(new_row(Row, (key, sequence, value)))
             if value is not None:
                 live += 1
                 size += len(key) + len(value)

@@ -181,6 +181,9 @@ class Scan:
         horizon = min([known, *enough]) if forward else max([known, *enough])
         self._more_held = horizon != known
         start, end = (self._start, horizon) if forward else (horizon, self._end)
+        if forward and not self._memory and len(self._cursors) == 1:
+            self._start = horizon  # one run, read forward, is in order as it is
+            return self._cursors[0].release(start, end)
         rows: dict[bytes, Row] = {}
         for cursor in reversed(self._cursors):
             rows.update([(row[0], row) for row in cursor.release(start, end)])
