@@ -24,6 +24,9 @@ _THREADS: Final = 2
 """So many large messages of each codec are worked on at a time; they share one interpreter anyway,
 and those in JSON, which take fifty times as long, must not hold up the others."""
 
+_INLINE_BYTES_MAX: Final = 262_144
+"""A larger answer is built in a thread: its rows may be tiny, and many."""
+
 
 class Transcoder:
     """Decodes the requests of a port, and encodes its answers."""
@@ -64,7 +67,7 @@ class Transcoder:
         def build_and_encode() -> bytes:
             return codec.encode(piece.build())
 
-        if codec.is_heavy(piece.cost):
+        if codec.is_heavy(piece.cost) or piece.cost > _INLINE_BYTES_MAX:
             return await self._in_thread(codec, build_and_encode)
         await trio.lowlevel.checkpoint_if_cancelled()
         return build_and_encode()
