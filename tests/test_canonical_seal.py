@@ -147,6 +147,8 @@ async def test_ac1_a_paused_store_refuses_and_goes_on_when_it_is_resumed() -> No
         with pytest.raises(PausedError):
             await canonical.transaction().execute(nothing)
         assert await canonical.seal() == 0, "a barrier for a backup may be set meanwhile"
+        with pytest.raises(PausedError):
+            await canonical.open()
         canonical.resume_ingestion()
         assert canonical.is_paused()
         canonical.resume_ingestion()

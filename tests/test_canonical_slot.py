@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream.canonical.changes import CommitInfo
 from exo_stream.errors import (
+    InvalidStateError,
     PausedError,
     PlatformClosedError,
     SealedError,
@@ -206,6 +207,18 @@ async def test_a_commit_cancelled_after_its_hand_over_takes_its_course() -> None
             assert await txn.get_state(b"k") == b"v", "what comes after reads over it"
         await platform._ground.settle()
         assert await state(canonical) == {b"k": b"v"}
+
+
+async def test_a_write_transaction_is_entered_once() -> None:
+    async with in_memory()() as platform:
+        canonical = platform.canonical
+        txn = canonical.write_txn()
+        async with txn:
+            txn.put_state(b"k", b"v")
+            await txn.commit()
+        with pytest.raises(InvalidStateError, match="over"):
+            await txn.__aenter__()
+        assert canonical._writers.slot.holder == ""
 
 
 async def test_preflight_of_an_open_transaction_tells_what_it_read_and_whether_it_holds() -> None:

@@ -466,3 +466,12 @@ def test_many_cold_keys_are_fetched_in_bounded_queries(path: Path) -> None:
     assert [row and row.value for row in found] == [key * 33_000 for key in reversed(keys)]
     assert [row.value for row in rows(engine, engine.version)] == [key * 33_000 for key in keys]
     engine.close()
+
+
+def test_only_an_engine_that_was_asked_for_it_by_its_name_never_syncs(path: Path) -> None:
+    asked = "SELECT current_setting('fsync_mode')"
+    for unsafe_nosync, mode in ((True, "NONE"), (False, "STANDARD")):
+        engine = open_duckdb_engine(path, unsafe_nosync=unsafe_nosync)
+        assert engine._database.con.execute(asked).fetchall() == [(mode,)]
+        put(engine, b"a")
+        engine.close()

@@ -66,7 +66,8 @@ class CanonicalStore:
     async def open(self) -> Self:
         """Note that the store is taken into use; set up what is not there yet; undo ``close``."""
         self._check_backend()
-        await self._decide(touch)
+        with self._pause.writer():
+            await self._decide(touch)
         self._closed = False
         return self
 

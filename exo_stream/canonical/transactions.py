@@ -43,6 +43,7 @@ class ReadTxn:
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint_if_cancelled()
+        assert self._snapshot is None, "a read transaction is entered once"
         sources = self._ground.sources
         self._snapshot = sources.snapshots.lease(sources.reads.engine.version)
         return self
@@ -120,6 +121,7 @@ class WriteTxn:
     def __init__(self, writers: Writers, pause: Pause) -> None:
         self._writers = writers
         self._pause = pause
+        self._entered = False
         self._open = False
         self._snapshot: Snapshot | None = None
         self._operations: list[Operation] = []
@@ -132,8 +134,10 @@ class WriteTxn:
         self._bytes = 0
 
     async def __aenter__(self) -> Self:
-        assert not self._open, "a transaction is entered once"
+        if self._entered:
+            raise over("write transaction")
         self._pause.enter()
+        self._entered = True
         try:
             await self._writers.check_open()
             await self._writers.take_slot(trio.lowlevel.current_task().name)
