@@ -155,6 +155,25 @@ async def test_whoever_asks_first_is_refused_before_sending_a_body_that_is_too_l
         assert (await caller.answer()).status == 404
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_without_any_measure_is_refused_and_the_connection_closed(
+    chunked: bool,
+) -> None:
+    limits = Limits(stream_append_bytes_max=1000, body_bytes_max=100_000)
+    async with open_world(limits=limits) as world:
+        await world.ask("PUT", "a", b"old", TEXT)
+        async with await world.call() as caller:
+            length = "transfer-encoding: chunked" if chunked else "content-length: 100000000"
+            head = "POST /v1/stream/a HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n"
+            await caller.stream.send_all(f"{head}{length}\r\n\r\n".encode())
+            if chunked:
+                await caller.stream.send_all(b"20000\r\n" + b"x" * 0x20000)
+            answer = await caller.answer()
+            assert (answer.status, answer.code) == (413, "PAYLOAD_TOO_LARGE")
+            assert answer.headers["connection"] == "close"
+        assert await is_well(world)
+
+
 async def test_a_message_larger_than_streams_take_is_refused() -> None:
     limits = Limits(stream_append_bytes_max=1000)
     async with open_world(limits=limits) as world:

@@ -60,9 +60,9 @@ async def test_who_sits_down_late_is_told_what_was_appended_meanwhile() -> None:
         early, late = Reader(), Reader()
         result = await streams.read("a")
         seats = [early.seat(result), late.seat(result)]
-        hub.sit(result, seats[0])
+        hub.sit("a", result.sequence, seats[0])
         await streams.append("a", b"x")
-        hub.sit(result, seats[1])
+        hub.sit("a", result.sequence, seats[1])
         await quiet()
         assert (early.bytes, late.bytes) == (b"x", b"x")
         await streams.append("a", b"y")
@@ -79,7 +79,7 @@ async def test_a_large_append_is_told_in_portions() -> None:
         await streams.create_stream("a", TEXT)
         reader = Reader()
         seat = reader.seat(result := await streams.read("a"))
-        hub.sit(result, seat)
+        hub.sit("a", result.sequence, seat)
         await streams.append("a", b"z" * (2 * PORTION_BYTES_MAX + 1))
         await quiet()
         assert [len(portion.body) for portion in reader.got] == [PORTION_BYTES_MAX] * 2 + [1]
@@ -94,7 +94,7 @@ async def test_a_lost_seat_is_told_nothing_more_and_wakes_its_reader() -> None:
         result = await streams.read("a")
         seats = [short.seat(result), long.seat(result)]
         for seat in seats:
-            hub.sit(result, seat)
+            hub.sit("a", result.sequence, seat)
         for data in (b"1", b"2"):
             await streams.append("a", data)
             await quiet()
@@ -110,7 +110,7 @@ async def test_readers_of_a_stream_that_is_deleted_are_sent_away() -> None:
         await streams.create_stream("a", TEXT)
         reader = Reader()
         seat = reader.seat(result := await streams.read("a"))
-        hub.sit(result, seat)
+        hub.sit("a", result.sequence, seat)
         await streams.delete("a")
         await seat.woken.wait()
         assert (seat.is_lost, reader.got) == (True, [])
@@ -122,7 +122,7 @@ async def test_a_close_is_news_and_another_stream_is_none() -> None:
             await streams.create_stream(name, TEXT)
         reader = Reader()
         seat = reader.seat(result := await streams.read("a"))
-        hub.sit(result, seat)
+        hub.sit("a", result.sequence, seat)
         await streams.append("ab", b"x")
         await quiet()
         assert reader.got == []
@@ -139,7 +139,7 @@ async def test_a_reader_may_leave_while_others_are_being_told() -> None:
         readers = [Reader() for _ in range(300)]
         seats = [reader.seat(result) for reader in readers]
         for seat in seats:
-            hub.sit(result, seat)
+            hub.sit("a", result.sequence, seat)
         last = readers[-1]
 
         def take(portion: Portion) -> bool:
@@ -162,7 +162,7 @@ async def test_a_channel_that_ends_as_its_server_does_leaves_nothing() -> None:
             await platform.streams.create_stream("a", TEXT)
             result = await platform.streams.read("a")
             seat = Reader().seat(result)
-            hub.sit(result, seat)
+            hub.sit("a", result.sequence, seat)
             nursery.cancel_scope.cancel()
         assert seat.is_lost
         assert (len(hub), len(platform.sources.interest)) == (0, 0)

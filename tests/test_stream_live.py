@@ -10,10 +10,12 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from exo_stream.limits import Limits
+from exo_stream.protocol.streams.instants import rfc_3339
 from exo_stream.server.streams import hub as hub_module
 from exo_stream.server.streams.hub import PORTION_BYTES_MAX, Hub
 from exo_stream.server.streams.portions import Portion
 from exo_stream.server.streams.settings import StreamSettings
+from exo_stream.storage.memory_engine import wall_clock
 from tests.stream_http import BINARY, JSON, TEXT, Answered, Caller, Event, World, offset, open_world
 
 LONG = StreamSettings(long_poll_seconds=30)
@@ -317,6 +319,21 @@ async def test_events_end_when_the_stream_is_deleted() -> None:
         await wait_seated(world, 1)
         await world.ask("DELETE", "a")
         assert await caller.event() is None
+
+
+async def test_events_end_when_the_stream_expires_and_not_while_it_is_kept_alive() -> None:
+    settings = StreamSettings(keep_alive_seconds=0.05)
+    async with open_world(settings) as world:
+        soon = rfc_3339(wall_clock() + 400_000)
+        await world.ask("PUT", "a", headers={**TEXT, "stream-expires-at": soon})
+        await world.ask("PUT", "b", headers={**TEXT, "stream-ttl": "1000"})
+        kept = await following(world, "b?offset=now&live=sse")
+        caller = await following(world, "a?offset=now&live=sse")
+        await control(caller)
+        await control(kept)
+        assert await caller.event() is None
+        await world.ask("POST", "b", b"still there", TEXT)
+        assert (await pair(kept))[0] == "still there"
 
 
 async def test_a_client_ahead_of_our_cursor_is_told_a_later_one() -> None:

@@ -16,6 +16,7 @@ from exo_stream.server.streams.portions import Portion
 from exo_stream.server.streams.service import Service
 from exo_stream.stream_errors import OffsetEvictedError, StreamGoneError, StreamNotFoundError
 from exo_stream.streams.offset import Offset, Where
+from exo_stream.streams.values import ReadResult
 
 SEAT_BYTES_MAX: Final = 65_536
 """A larger event is sent by each reader itself: what the kernel does not take of it is held."""
@@ -25,16 +26,30 @@ GONE: Final = (StreamNotFoundError, StreamGoneError, OffsetEvictedError)
 
 
 class _Place:
-    """A stream of a connection, and where its reader stands in it."""
+    """A stream of a connection, and where its reader stands in it.
 
-    __slots__ = ("is_seated", "label", "name", "portion", "seat")
+    What was read is not kept once it has been sent: an idle reader holds nothing of its stream.
+    """
 
-    def __init__(self, name: str, label: str, portion: Portion, seat: Seat) -> None:
+    __slots__ = ("is_end", "is_new", "is_seated", "is_up_to_date", "name", "seat", "sequence")
+
+    def __init__(self, name: str, seat: Seat) -> None:
         self.name = name
-        self.label = label
-        self.portion = portion
         self.seat = seat
+        self.is_new = True
         self.is_seated = False
+        self.is_end = False
+        self.is_up_to_date = False
+        self.sequence = 0
+
+    def moved(self, portion: Portion, seat: Seat) -> None:
+        """Stand behind what was just sent."""
+        self.seat = seat
+        self.is_new = False
+        self.is_seated = False
+        self.is_end = portion.is_end
+        self.is_up_to_date = portion.result.up_to_date
+        self.sequence = portion.result.sequence
 
 
 class Following:
@@ -51,22 +66,19 @@ class Following:
         self._is_labelled = is_labelled
         self._woken = trio.Event()
 
-    async def read(self, name: str, offset: Where) -> Portion:
-        """What of a stream is sent next."""
-        result = await self._service.streams.read(name, offset, bytes_max=PORTION_BYTES_MAX)
-        return Portion(result, self._service.clock())
+    async def start(self, name: str, offset: Where) -> ReadResult:
+        """Where a reader who asks for ``offset`` begins. Raises what reading there raises."""
+        return await self._service.streams.read(name, offset, bytes_max=1)
 
-    async def run(self, firsts: Sequence[tuple[str, Portion]], writer: BodyWriter) -> None:
-        """Send what is there, which begins with ``firsts``, and what comes."""
+    async def run(self, starts: Sequence[tuple[str, Offset]], writer: BodyWriter) -> None:
+        """Send what follows these offsets, first what is there, then what comes."""
         await trio.lowlevel.checkpoint_if_cancelled()
         deadline = trio.current_time() + self._service.settings.sse_seconds
-        everything = [self._place(name, first, writer) for name, first in firsts]
-        places = everything
+        everything = places = [
+            _Place(name, self._seat(name, offset.position, writer)) for name, offset in starts
+        ]
         try:
-            for place in places:
-                # Whether or not there is anything to read, it says where the reader stands.
-                await writer.send(place.portion.event(self._ahead, place.label))
-            while places := [place for place in places if not place.portion.is_end]:
+            while places := [place for place in places if not place.is_end]:
                 is_at_end = all(place.is_seated for place in places)
                 if is_at_end and not await self._rest(places, writer, deadline):
                     return
@@ -77,31 +89,37 @@ class Following:
             for place in everything:
                 self._hub.leave(place.name, place.seat)
 
-    def _place(self, name: str, first: Portion, writer: BodyWriter) -> _Place:
-        label = name if self._is_labelled else ""
-        return _Place(name, label, first, self._seat(first, label, writer))
+    def _seat(self, name: str, position: int, writer: BodyWriter) -> Seat:
+        take = partial(_take, writer, self._ahead, self._label(name))
+        return Seat(position, take, self._woken)
 
-    def _seat(self, portion: Portion, label: str, writer: BodyWriter) -> Seat:
-        take = partial(_take, writer, self._ahead, label)
-        return Seat(portion.next_offset.position, take, self._woken)
+    def _label(self, name: str) -> str:
+        return name if self._is_labelled else ""
 
     async def _advance(self, place: _Place, writer: BodyWriter) -> None:
         """Take a seat at the stream's end, or send one portion more of what is before it."""
-        if place.portion.result.up_to_date and not place.seat.is_lost:
-            self._hub.sit(place.portion.result, place.seat)
+        if place.is_up_to_date and not place.seat.is_lost:
+            self._hub.sit(place.name, place.sequence, place.seat)
             place.is_seated = True
             await trio.lowlevel.checkpoint_if_cancelled()
             return
         with self._service.port.budget.open_share() as share:
             await share.wait_take(PORTION_BYTES_MAX)
             try:
-                place.portion = await self.read(place.name, Offset.at(place.seat.position))
+                portion = await self._read(place.name, place.seat.position)
             except GONE:
                 await self._end(place, writer)
                 return
-            if place.portion.has_event:
-                await writer.send(place.portion.event(self._ahead, place.label))
-        place.seat = self._seat(place.portion, place.label, writer)
+            # At first an event says where the reader stands, whether or not there is anything.
+            if portion.has_event or place.is_new:
+                await writer.send(portion.event(self._ahead, self._label(place.name)))
+            position = portion.next_offset.position
+            place.moved(portion, self._seat(place.name, position, writer))
+
+    async def _read(self, name: str, position: int) -> Portion:
+        streams, offset = self._service.streams, Offset.at(position)
+        result = await streams.read(name, offset, bytes_max=PORTION_BYTES_MAX)
+        return Portion(result, self._service.clock())
 
     async def _rest(self, places: Sequence[_Place], writer: BodyWriter, deadline: float) -> bool:
         """Leave the work to the hub until a seat is lost, or until it is time to say that we are
@@ -137,8 +155,7 @@ class Following:
 
     async def _end(self, place: _Place, writer: BodyWriter) -> None:
         """Say that there will be no more of a stream, where others go on; else just end."""
-        place.portion.is_end = True
-        place.is_seated = False
+        place.is_end = True
         if self._is_labelled:
             await writer.send(gone_event(json.dumps(place.name)))
         else:

@@ -19,7 +19,6 @@ from exo_stream.logger import log
 from exo_stream.server.streams.portions import Portion
 from exo_stream.streams.offset import Offset
 from exo_stream.streams.streams import Streams
-from exo_stream.streams.values import ReadResult
 from exo_stream.streams.watching import Watch
 
 PORTION_BYTES_MAX: Final = 256 * 1024
@@ -90,16 +89,15 @@ class Hub:
     def __len__(self) -> int:
         return sum(len(channel.seats) for channel in self._channels.values())
 
-    def sit(self, result: ReadResult, seat: Seat) -> None:
-        """Tell the seat what follows ``result``, in which its position was read."""
-        name = result.name
+    def sit(self, name: str, sequence: int, seat: Seat) -> None:
+        """Tell the seat what follows its position, read when the log was at ``sequence``."""
         channel = self._channels.get(name)
         if channel is None:
             # It listens from now on, not from when its task begins.
             channel = self._channels[name] = _Channel(self._streams.watch(name).__enter__())
             self._nursery.start_soon(self._run, name, channel)
         channel.seats[seat] = None
-        if result.sequence < self._frontier.visible:
+        if sequence < self._frontier.visible:
             channel.refresh()  # something may have been appended since it was read
 
     def leave(self, name: str, seat: Seat) -> None:

@@ -81,11 +81,11 @@ class Reading:
             self._service.ahead(query.cursor),
             is_labelled=False,
         )
-        first = await following.read(name, query.offset or "-1")
+        start = await following.start(name, query.offset or "-1")
         headers: Headers = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
-        if encoding_of(media_type(first.result.config.content_type)) == "base64":
+        if encoding_of(media_type(start.config.content_type)) == "base64":
             headers += (("stream-sse-data-encoding", "base64"),)
-        return Streamed(200, headers, partial(following.run, [(name, first)]))
+        return Streamed(200, headers, partial(following.run, [(name, start.start_offset)]))
 
     async def _long_poll(
         self, request: Request, query: ReadQuery, result: ReadResult, body: bytes
@@ -120,7 +120,7 @@ class Reading:
                 trio.move_on_after(service.settings.long_poll_seconds) as scope,
                 service.port.told_to_leave(scope.cancel),
             ):
-                hub.sit(result, seat)
+                hub.sit(result.name, result.sequence, seat)
                 try:
                     await seat.woken.wait()
                 finally:

@@ -131,9 +131,11 @@ class StreamRoutes:
         service = self._service
         wanted = streams_query(request.head.query)
         following = Following(service, service.hub(request), "", is_labelled=True)
-        firsts = [(name, await following.read(name, offset)) for name, offset in wanted]
+        starts = [
+            (name, (await following.start(name, offset)).start_offset) for name, offset in wanted
+        ]
         headers: Headers = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
-        return Streamed(200, headers, partial(following.run, firsts))
+        return Streamed(200, headers, partial(following.run, starts))
 
 
 def _with(answer: Answer, headers: Headers) -> Answer:
