@@ -14,7 +14,7 @@ from exo_stream.actors import compaction, fanout, ingest, query
 from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Bell, Mailbox
 from exo_stream.actors.orders import Decide, Work
-from exo_stream.actors.reads import Read, Reads
+from exo_stream.actors.reads import Reads
 from exo_stream.errors import (
     InvalidRequestError,
 )
@@ -123,8 +123,7 @@ async def _running(
     matching: Matching,
 ) -> AsyncIterator[Platform]:
     bell, changed, keeping, pause = Bell(), Bell(), Keeping(retention), Pause()
-    near: Mailbox[Read] = _mailbox(limits)
-    far: Mailbox[Read] = _mailbox(limits)
+    near, far = _mailbox(limits), _mailbox(limits)
     writes: Mailbox[Decide[Any]] = _mailbox(limits, bell)
     work: Mailbox[Work] = _mailbox(limits, bell)
     sources = _sources(engine, Reads(engine, near, far, limits), matching, limits)

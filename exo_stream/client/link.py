@@ -136,30 +136,29 @@ class Link:
         try:
             with self._scope:
                 self._lost_at = trio.current_time()
-                while not self.log_id:
-                    await self._connect_first(task_status)
+                while True:
+                    try:
+                        async with self._connected() as connection:
+                            task_status.started()
+                            await self._converse(connection)
+                        break
+                    except UnavailableError:
+                        if self.log_id or not self._may_try_first_again():
+                            raise
+                        await self.pause(self._attempt)
                 while not self._finishing:
                     await self._come_back()
         finally:
             self._closed = True
             self._give_up("the client is closed")
 
-    async def _connect_first(self, task_status: trio.TaskStatus[None]) -> None:
-        try:
-            async with self._connected() as connection:
-                task_status.started()
-                await self._converse(connection)
-        except UnavailableError:
-            outage_seconds = trio.current_time() - self._lost_at
-            if (
-                self.log_id
-                or not self.patience.covers_first
-                or self._attempt + 1 >= self.patience.attempts_max
-                or outage_seconds >= self.patience.outage_seconds_max
-            ):
-                raise
-            self._attempt += 1
-            await self.pause(self._attempt)
+    def _may_try_first_again(self) -> bool:
+        self._attempt += 1
+        return (
+            self.patience.covers_first
+            and self._attempt < self.patience.attempts_max
+            and trio.current_time() - self._lost_at < self.patience.outage_seconds_max
+        )
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
