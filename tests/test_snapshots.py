@@ -77,9 +77,9 @@ async def test_one_connection_cannot_take_all_there_are() -> None:  # noqa: ASYN
     greedy.open()
 
 
-async def test_what_they_keep_in_memory_is_bounded_and_the_oldest_gives_way(
+async def test_what_they_keep_in_memory_is_bounded_and_the_oldest_gives_way(  # noqa: ASYNC124
     tmp_path: Path,
-) -> None:  # noqa: ASYNC124
+) -> None:
     limits = Limits(memtable_entries_max=4, snapshot_memory_bytes_max=10_000)
     engine = open_duckdb_engine(tmp_path / "store.duckdb", limits=limits)
     snapshots = Snapshots(engine, limits)
