@@ -36,7 +36,8 @@ def test_streams_are_followed_and_verified(
 
         plain = ask("follow", "--stream", "chat/1", "--count", "2")
         assert plain.lines == ["1\tchat/1\thello", "3\tchat/1\tone\\n", "3\tchat/1\ttwo"]
-        listed: list[dict[str, Any]] = ask("follow", "--stream-prefix", "chat/", "--count", "4", "--json").objects
+        said = ask("follow", "--stream-prefix", "chat/", "--count", "4", "--json")
+        listed: list[dict[str, Any]] = said.objects
         assert [
             (found["stream"], [m["data"] for m in found["messages"]], found["closed"])
             for found in listed

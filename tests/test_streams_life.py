@@ -191,7 +191,7 @@ async def test_whoever_waits_is_told_when_the_platform_stops(autojump_clock: Moc
         async with embedded() as world:
             await world.streams.create_stream("s", TEXT)
             listening = trio.Event()
-            nursery.start_soon(follow, world.streams, listening)
+            nursery.start_soon(follow, world.streams, listening)  # noqa: ASYNC111 - the point
             await listening.wait()
             await trio.testing.wait_all_tasks_blocked()
     assert told == [PlatformClosedError]

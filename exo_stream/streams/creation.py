@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from exo_stream.decision import Answer, Decision, Need, Refuse, Unknown, Verdict, View, Write
 from exo_stream.errors import ExoStreamError
@@ -51,6 +52,10 @@ class ForkPoint:
     sub_offset: int = 0
     through: int = 0
     copied: Sequence[bytes] = ()
+
+
+NOWHERE: Final = ForkPoint(0, None)
+"""The point of a fork that is not looked up yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from exo_stream.stream_errors import (
 from exo_stream.streams import checks, ending
 from exo_stream.streams.accesses import Accesses
 from exo_stream.streams.appending import Append, Refused, absence, append
-from exo_stream.streams.creation import Create, Fork, LookAgain, create, fork
+from exo_stream.streams.creation import NOWHERE, Create, Fork, LookAgain, create, fork
 from exo_stream.streams.forking import fork_point
 from exo_stream.streams.offset import START, Offset, Where, offset_of
 from exo_stream.streams.reading import Reader, cut_page
@@ -127,37 +127,25 @@ class Streams:
                 content_type or BINARY.content_type,
                 ttl_seconds,
                 expires_at,
-                close,
+                bool(close),
                 retention_seconds,
                 retention_bytes,
             )
         )
-        own = checks.checked_messages(messages, self.limits)
-        where = None if offset is None else offset_of(offset)
+        request = Fork(
+            name,
+            source,
+            NOWHERE,
+            content_type,
+            given.ttl_seconds,
+            given.expires_at,
+            given.retention_seconds,
+            given.retention_bytes,
+            bool(close),
+            checks.checked_messages(messages, self.limits),
+        )
         checks.check_number("sub_offset", sub_offset)
-        while True:
-            async with self._version() as reader:
-                now = self._ground.clock()
-                point = await fork_point(
-                    reader, source, where, sub_offset, accesses=self.accesses, now=now
-                )
-            request = Fork(
-                name,
-                source,
-                point,
-                content_type,
-                given.ttl_seconds,
-                given.expires_at,
-                given.retention_seconds,
-                given.retention_bytes,
-                close,
-                own,
-            )
-            size = _size([*own, *request.point.copied])
-            answer = await self._decide(fork(request, self.accesses), size)
-            if isinstance(answer, CreateResult):
-                return answer
-            assert isinstance(answer, LookAgain)
+        return await self._fork(request, None if offset is None else offset_of(offset), sub_offset)
 
     async def append(
         self,
@@ -362,6 +350,20 @@ class Streams:
         """
         self._supported()
         return await self.upkeep.sweep()
+
+    async def _fork(self, request: Fork, where: Offset | None, sub_offset: int) -> CreateResult:
+        while True:
+            async with self._version() as reader:
+                now, source = self._ground.clock(), request.source
+                point = await fork_point(
+                    reader, source, where, sub_offset, accesses=self.accesses, now=now
+                )
+            asked = replace(request, point=point)
+            size = _size([*request.messages, *point.copied])
+            answer = await self._decide(fork(asked, self.accesses), size)
+            if isinstance(answer, CreateResult):
+                return answer
+            assert isinstance(answer, LookAgain)
 
     def _asked(
         self,

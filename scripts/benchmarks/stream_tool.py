@@ -30,6 +30,7 @@ async def make(path: Path, count: int) -> None:
 
 
 async def _make_some(platform: Platform, numbers: range) -> None:
+    await trio.lowlevel.checkpoint_if_cancelled()
     config = StreamConfig("text/plain", ttl_seconds=10**9)
     for number in numbers:
         await platform.streams.create_stream_with_data(name_of(number), config, [MESSAGE])
