@@ -9,6 +9,7 @@ import json
 import random
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import trio
 
 from exo_stream import open_platform
 from exo_stream.canonical.values import decode
+from exo_stream.canonical.verify import CanonicalCheck
+from exo_stream.storage.verify import verify
 from tests.torture import transfers
 from tests.torture.life import Death, can_trace, live, some_death
 
@@ -82,6 +85,8 @@ async def test_x1_state_and_events_survive_kills_together(tmp_path: Path) -> Non
         kills += ended.killed
         if path.exists():
             events = await ledger.check(path)
+            report = await trio.to_thread.run_sync(partial(verify, path, faces=(CanonicalCheck,)))
+            assert not report.findings, report
         if trio.current_time() > deadline:
             break
     assert kills >= 5

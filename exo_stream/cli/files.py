@@ -10,6 +10,7 @@ from argparse import Namespace
 from dataclasses import asdict
 from typing import Final
 
+from exo_stream.canonical.verify import CanonicalCheck
 from exo_stream.cli.exit_codes import ERROR, OK
 from exo_stream.cli.output import Output
 from exo_stream.cli.wording import counted, size
@@ -19,8 +20,7 @@ from exo_stream.storage.repair import WalVerdict
 from exo_stream.storage.verify import verify as verified
 from exo_stream.streams.verify import StreamCheck
 
-
-FACES: Final = (StreamCheck,)
+FACES: Final = (StreamCheck, CanonicalCheck)
 """The faces whose rows are checked besides."""
 
 
@@ -46,10 +46,10 @@ def _print_report(report: Report, out: Output) -> None:
     if report.more:
         out.line(f"and {report.more:,} more")
     for note in report.notes:
+        out.line(f"note: {note}")
     if not report.log_id:
         out.line(f"{report.path} is damaged: nothing more of it can be read")
         return
-        out.line(f"note: {note}")
     held = (
         f"{counted(report.batches, 'batch', 'batches')}"
         + (f" ({report.floor} to {report.newest})" if report.batches else "")
