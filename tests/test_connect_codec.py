@@ -69,6 +69,10 @@ def test_what_nobody_knows_is_skipped() -> None:
         (Codec.JSON, b"nothing"),
         (Codec.JSON, b"\xff\xfe"),
         (Codec.JSON, b'{"key": "not base64!"}'),
+        (Codec.JSON, b'{"key": "!!!"}'),
+        (Codec.JSON, b'{"key": "YQ==YQ=="}'),
+        (Codec.JSON, b'{"key": "YQ==\\n"}'),
+        (Codec.JSON, b'{"key": "Y"}'),
         (Codec.JSON, b'{"key": "YQ==", "key": "Yg=="}'),
         (Codec.JSON, b'{"minSequenceNumber": "-1"}'),
         (Codec.JSON, b'{"minSequenceNumber": ' + b"9" * 5000 + b"}"),
@@ -79,6 +83,18 @@ def test_what_is_no_message_is_an_invalid_argument(codec: Codec, data: bytes) ->
     with pytest.raises(CallError, match=r"is no store\.query\.v1\.GetRequest") as caught:
         codec.decode(data, query_pb2.GetRequest, 100)
     assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("pair", ['{"key": "user/1!"}', '{"key": "", "value": "*"}'])
+def test_bytes_that_are_not_base64_are_refused_wherever_they_stand(pair: str) -> None:
+    with pytest.raises(CallError, match="is not base64"):
+        Codec.JSON.decode(f'{{"kvs": [{{}}, {pair}]}}'.encode(), ingest_pb2.PutRequest, 100)
+
+
+@pytest.mark.parametrize("key", ["+/8=", "+/8", "-_8=", "-_8", "-_8=\\u003d"])
+def test_bytes_are_base64_of_either_alphabet_padded_or_not(key: str) -> None:
+    data = f'{{"key": "{key}"}}'.encode()
+    assert Codec.JSON.decode(data, query_pb2.GetRequest, 100).key == b"\xfb\xff"
 
 
 @pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.DESCRIPTOR.full_name)
