@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Literal, TypeVar
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import outcome
 import trio
@@ -20,6 +21,7 @@ from exo_stream.errors import (
     UnsupportedError,
 )
 from exo_stream.ground import Ground
+from exo_stream.information import Information, Sizes
 from exo_stream.keys import KeyCodec, MatchKey
 from exo_stream.local_feed import LocalFeed
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, Keyspace, VersionedValue, row_key
@@ -39,9 +41,6 @@ from exo_stream.regex.pattern import compile_regex
 from exo_stream.scan import Scan, bounds
 from exo_stream.selectors import Selector, ValueFilter
 from exo_stream.starts import chosen_start
-from exo_stream.storage.engine import (
-    EngineStatistics,
-)
 from exo_stream.storage.hop import TimedHop
 from exo_stream.streams.checks import chosen_selector
 from exo_stream.streams.streams import Streams
@@ -55,38 +54,11 @@ from exo_stream.writes import (
     unsupported_write,
 )
 
+if TYPE_CHECKING:
+    from exo_stream.backup.sealing import BackupKey
+    from exo_stream.backup.taking import BackupInfo, OnProgress
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What a file is filled with, in bytes.
-
-    ``live_bytes`` are the rows of the table (``table_bytes``) and the batches of the log
-    (``log_bytes``). Rows that newer ones hide count until they are merged, so it is a little more
-    than it will be. ``total_bytes`` are the file and its write-ahead log.
-    """
-
-    live_bytes: int
-    table_bytes: int
-    log_bytes: int
-    total_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Information:
-    """What ``info`` tells of a platform; ``oldest`` is None while the log is empty.
-
-    ``retention_problem`` says why the rules stored for the log cannot be applied, if so.
-    """
-
-    log_id: str
-    frontier: int
-    oldest: int | None
-    subscribers: int
-    retention_problem: str | None
-    sizes: Sizes
-    statistics: EngineStatistics
 
 
 class Platform:
@@ -480,6 +452,35 @@ class Platform:
         )
         selector = chosen_selector(prefix, match, values, stream, streams_prefix)
         return LocalFeed(self.sources, selector, chosen)
+
+    async def backup_to(
+        self,
+        directory: str | PathLike[str],
+        *,
+        parent: str | PathLike[str] | None = None,
+        compress: bool = False,
+        key: BackupKey | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> BackupInfo:
+        """Back up all that is visible now to ``directory``, which must not exist; writes go on.
+
+        With ``parent``, an earlier backup that stays beside it, only the log since then:
+        FullBackupNeededError if that is no longer there. ``compress`` is zstd; with a ``key`` no
+        byte of it reaches a disk in the clear. ``on_progress`` is told how many bytes are done,
+        and of how many, about. Cancelled, it leaves nothing. Raises BackupError and those below
+        it, SnapshotExpiredError, StoreFullError, StoreError, UnsupportedError.
+        """
+        # Here, for clients import this module too, and DuckDB is a fifth of the whole import.
+        from exo_stream.backup.taking import take  # noqa: PLC0415
+
+        return await take(
+            self._ground,
+            Path(directory),
+            parent=None if parent is None else Path(parent),
+            compress=compress,
+            key=key,
+            on_progress=on_progress,
+        )
 
     async def info(self) -> Information:
         """Identity, extent and sizes."""

@@ -175,8 +175,12 @@ class Reads:
         rows_max: int,
         bytes_max: int | None = None,
         forward: bool,
+        far: bool = False,
     ) -> Page:
-        """One page of the live rows with ``start <= row key < end`` at ``version``."""
+        """One page of the live rows with ``start <= row key < end`` at ``version``.
+
+        With ``far`` it is part of long work, so that no get waits for it.
+        """
         limits = self.limits
         plan = self.engine.scan(
             version,
@@ -192,7 +196,7 @@ class Reads:
             return plan.run(None)
         self.engine.pin(version)
         try:
-            return await self._near.ask(Scan(version, plan))
+            return await (self._far if far else self._near).ask(Scan(version, plan))
         finally:
             self.engine.unpin(version)
 
@@ -228,12 +232,12 @@ class Reads:
             if result is not None:
                 return result
 
-    async def log_page(self, after: int, through: int) -> list[EncodedBatch]:
+    async def log_page(self, after: int, through: int, *, far: bool = False) -> list[EncodedBatch]:
         """The batches that follow ``after``, up to ``through``: at least one if there is one.
 
-        Raises BatchEvictedError if the next one is gone.
+        With ``far`` it is part of long work. Raises BatchEvictedError if the next one is gone.
         """
-        return await self._near.ask(ReadLog(after, through))
+        return await (self._far if far else self._near).ask(ReadLog(after, through))
 
     async def sequence_at(self, committed_at: int) -> int:
         """The first retained sequence committed at or after this time, in microseconds."""

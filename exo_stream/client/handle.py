@@ -31,13 +31,13 @@ from exo_stream.errors import (
     SnapshotExpiredError,
     UnsupportedError,
 )
+from exo_stream.information import Information, Sizes
 from exo_stream.keys import KeyCodec, MatchKey
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, VersionedValue
 from exo_stream.namespaced import NamespacedStore
 from exo_stream.namespaces import Namespace
 from exo_stream.nursery import nursery_unseen
-from exo_stream.platform import Information, Sizes
 from exo_stream.policies.document import decode_retention, encode_policies, encode_retention
 from exo_stream.policies.policy import Policy, checked_policies
 from exo_stream.policies.result import PruneResult

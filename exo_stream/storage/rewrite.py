@@ -30,8 +30,9 @@ from exo_stream.storage.instance import OFFLINE_MEMORY_BYTES, attach
 from exo_stream.storage.lock_file import SUFFIX, LockFile
 from exo_stream.storage.log_check import raw_pages
 from exo_stream.storage.merge_plan import Slice, components, slices
+from exo_stream.storage.packing import pack
 from exo_stream.storage.run import runs_of
-from exo_stream.storage.tiers import SUB_BLOCK_SIZE, compute_tier
+from exo_stream.storage.tiers import compute_tier
 from exo_stream.storage.verify import verify
 
 _WAL_BYTES_MAX: Final = 64 * MIB
@@ -220,7 +221,7 @@ class _Copy:
         self._new.execute("BEGIN TRANSACTION")
         first = writer.next_sub_block(rows[0].key[0], rows_left)
         with self._new.appender("kv") as appender:
-            appender.append_rows(_pack(rows, first))
+            appender.append_rows(pack(rows, first))
         written = writer.take(self._new)
         assert written == len(rows), (written, len(rows))
         self._commit()
@@ -229,14 +230,3 @@ class _Copy:
         self._new.execute("COMMIT")
         if directory.file_bytes(self._wal_path) > _WAL_BYTES_MAX:
             self._new.execute("CHECKPOINT exo")
-
-
-def _pack(rows: Sequence[Row], first: int) -> Iterator[tuple[int, int, bytes, int, bytes | None]]:
-    """Live rows as rows of ``kv``; one that is larger than a sub-block has one to itself."""
-    sub_block, filled = first, 0
-    for key, sequence, value in rows:
-        size = len(key) - 1 + len(value or b"")
-        if filled and filled + size > SUB_BLOCK_SIZE:
-            sub_block, filled = sub_block + 1, 0
-        filled += size
-        yield sub_block, key[0], key[1:], sequence, value

@@ -1,0 +1,169 @@
+"""The manifest: what a backup holds, of which log, and the size and hash of every file.
+
+It is JSON in one form only, and ends with a hash of itself, so that no byte of it can change
+unseen. With a key it is authenticated besides. It is never encrypted: it holds no data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal
+
+from exo_stream.backup_errors import BackupDamagedError, BackupFormatError
+
+NAME: Final = "manifest.json"
+FORMAT: Final = 1
+"""Raised when a backup of today could not be restored by the code of yesterday."""
+
+CHECKSUM: Final = "checksum"
+AUTHENTICATION: Final = "authentication"
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFile:
+    """One file of a backup as it lies on the disk; ``sha256`` in hexadecimal digits."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything known of a backup; times are microseconds since the Unix epoch.
+
+    A full backup is the table at ``sequence``, and the log from ``first_sequence`` to there. An
+    incremental one is only that log, and ``first_sequence`` follows what its parent ends with.
+    ``oldest_batch`` is the log's floor when it was taken.
+
+    The names of Azoth's manifest have their meaning there; there are no projections in the file,
+    so theirs are None.
+    """
+
+    format: int
+    store_format: int
+    backup_id: str
+    kind: Literal["full", "incremental"]
+    parent_id: str | None
+    log_id: str
+    sequence: int
+    first_sequence: int
+    oldest_batch: int
+    committed_at: int
+    created_at: int
+    timestamp: str
+    first_event_id: int | None
+    next_event_id: int
+    sealed_event_id: int | None
+    rows: int
+    batches: int
+    canonical_backend: str
+    canonical_version: str
+    canonical_schema_version: int
+    projection_backend: str | None
+    projection_cursor: int | None
+    projection_schema_version: int | None
+    compression: str | None
+    encryption: str | None
+    key_id: str | None
+    salt: str | None
+    files: tuple[BackupFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """All files together."""
+        return sum(file.size for file in self.files)
+
+    def canonical(self) -> bytes:
+        """What its hash and its authentication are of."""
+        return _written(asdict(self))
+
+
+def encode(manifest: Manifest, authentication: str | None = None) -> bytes:
+    """The bytes of ``manifest.json``."""
+    values = {**asdict(manifest), AUTHENTICATION: authentication}
+    return _written({**values, CHECKSUM: hashlib.sha256(_written(values)).hexdigest()})
+
+
+def decode(data: bytes, *, path: str) -> tuple[Manifest, str | None]:
+    """The manifest in these bytes, and its authentication; ``path`` is for what is raised.
+
+    Raises BackupDamagedError, BackupFormatError.
+    """
+    values = _read(data, path)
+    if type(values.get("format")) is not int:
+        raise BackupDamagedError(path, "this is not the manifest of a backup")
+    if values["format"] > FORMAT:
+        raise BackupFormatError(
+            path, f"this backup is of format {values['format']}, newer than {FORMAT}"
+        )
+    authentication = values.pop(AUTHENTICATION, None)
+    try:
+        files = tuple(BackupFile(**file) for file in values.pop("files"))
+        manifest = Manifest(**values, files=files)
+    except (TypeError, KeyError) as error:
+        raise BackupDamagedError(path, "a field of the manifest is missing or unknown") from error
+    _check(manifest, authentication, path)
+    return manifest, authentication
+
+
+def _written(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _read(data: bytes, path: str) -> dict[str, Any]:
+    """The fields, all of which are as they were written."""
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BackupDamagedError(path, "this is no JSON") from error
+    if type(values) is not dict or _written(values) != data:
+        raise BackupDamagedError(path, "the manifest is not as it was written")
+    checksum = values.pop(CHECKSUM, None)
+    if checksum != hashlib.sha256(_written(values)).hexdigest():
+        raise BackupDamagedError(path, "the manifest does not match its checksum")
+    return values
+
+
+def _check(manifest: Manifest, authentication: object, path: str) -> None:
+    """Values of other types come from no writer of ours, whatever their checksum says."""
+    for field in fields(manifest):
+        value = getattr(manifest, field.name)
+        kind = str(field.type)
+        good = (
+            type(value) is int
+            if kind == "int"
+            else (type(value) is tuple if kind.startswith("tuple") else type(value) in _TYPES[kind])
+        )
+        if not good:
+            raise BackupDamagedError(path, f"the manifest has no proper {field.name}")
+    names = [file.name for file in manifest.files]
+    if authentication is not None and type(authentication) is not str:
+        raise BackupDamagedError(path, "the manifest has no proper authentication")
+    if manifest.kind not in {"full", "incremental"} or len(names) != 1 or not _is_sound(manifest):
+        raise BackupDamagedError(path, "the manifest contradicts itself")
+
+
+_TYPES: Final[dict[str, set[type]]] = {
+    "str": {str},
+    "Literal['full', 'incremental']": {str},
+    "str | None": {str, type(None)},
+    "int | None": {int, type(None)},
+}
+
+
+def _is_sound(manifest: Manifest) -> bool:
+    (file,) = manifest.files
+    return (
+        all(type(value) is str for value in (file.name, file.sha256))
+        and type(file.size) is int
+        and file.name not in {"", ".", "..", NAME}
+        and "/" not in file.name
+        and "\0" not in file.name
+        and 0 <= manifest.sequence < 1 << 64
+        and 1 <= manifest.first_sequence <= manifest.sequence + 1
+        and manifest.oldest_batch >= 1
+        and (manifest.kind == "full") == (manifest.parent_id is None)
+    )

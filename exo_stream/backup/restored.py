@@ -1,0 +1,47 @@
+"""Restoring from a trio program, in a thread, given up when the caller is cancelled."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from os import PathLike
+
+import trio
+
+from exo_stream.backup.restoring import RestoreInfo, restore
+from exo_stream.backup.sealing import BackupKey
+from exo_stream.errors import InvalidRequestError
+
+
+async def restore_from(
+    directory: str | PathLike[str],
+    target: str | PathLike[str],
+    *,
+    at_sequence: int | None = None,
+    at_time: datetime | None = None,
+    key: BackupKey | None = None,
+) -> RestoreInfo:
+    """Make the file ``target``, which must not exist, from the backup in ``directory``.
+
+    It is verified before anything is written, and never written itself; the file appears when it
+    is whole, verified and durable. It has a new log id, and is not sealed. ``at_sequence`` or
+    ``at_time`` is an earlier point. Cancelled, it leaves nothing. Raises BackupError and those
+    below it, FileInUseError, StoreFullError, StoreError, CorruptionError, InvalidRequestError.
+    """
+    if at_time is not None and at_time.tzinfo is None:
+        raise InvalidRequestError("a time has a time zone")
+    microseconds = None if at_time is None else round(at_time.timestamp() * 1_000_000)
+
+    def on_bytes(_size: int) -> None:
+        trio.from_thread.check_cancelled()
+
+    work = partial(
+        restore,
+        directory,
+        target,
+        at_sequence=at_sequence,
+        at_time=microseconds,
+        key=key,
+        on_bytes=on_bytes,
+    )
+    return await trio.to_thread.run_sync(work)

@@ -1,0 +1,54 @@
+"""The errors of backups: each names the path it is about, and what it is."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from exo_stream.errors import ExoStreamError
+
+
+class BackupError(ExoStreamError):
+    """A backup could not be taken or read; ``path`` is the file or directory it is about."""
+
+    code = "backup_failed"
+    fields: ClassVar[tuple[str, ...]] = ("path",)
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+
+
+class BackupDamagedError(BackupError):
+    """A file of a backup is missing, or is not what was written; nothing was changed."""
+
+    code = "backup_damaged"
+
+
+class BackupFormatError(BackupError):
+    """A backup, or the store in it, is of a newer format than this program knows."""
+
+    code = "backup_format"
+
+
+class BackupKeyError(BackupError):
+    """A key is missing, is no key, or is not the one that a backup was encrypted with."""
+
+    code = "backup_key"
+
+
+class FullBackupNeededError(BackupError):
+    """The log does not go on from the parent at ``path``: take a full backup."""
+
+    code = "full_backup_needed"
+
+
+class RestorePointError(BackupError):
+    """The backup does not reach the point asked for; ``path`` is the backup."""
+
+    code = "restore_point"
+
+
+class RestoreRefusedError(BackupError):
+    """There is something at ``path`` already; it was left untouched."""
+
+    code = "restore_refused"
