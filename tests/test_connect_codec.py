@@ -91,6 +91,28 @@ def test_bytes_that_are_not_base64_are_refused_wherever_they_stand(pair: str) ->
         Codec.JSON.decode(f'{{"kvs": [{{}}, {pair}]}}'.encode(), ingest_pb2.PutRequest, 100)
 
 
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (query_pb2.RangeRequest, '{"mode": "REVERSE"}'),
+        (query_pb2.ReduceRequest, '{"params": {"reducers": [{"op": "SUM"}]}}'),
+        (compact_pb2.PruneRequest, '{"policies": [{"keys": {"order_by": {"encoding": "u64"}}}]}'),
+    ],
+)
+def test_a_name_of_a_value_that_nobody_knows_is_not_taken_for_the_first(
+    kind: type[Message], data: str
+) -> None:
+    with pytest.raises(CallError, match=r"is none of [A-Z0-9_, ]+$"):
+        Codec.JSON.decode(data.encode(), kind, 100)
+
+
+@pytest.mark.parametrize("mode", ['"TRAVERSAL_MODE_REVERSE"', "1", '"1"'])
+def test_values_have_names_and_numbers(mode: str) -> None:
+    data = f'{{"mode": {mode}}}'.encode()
+    decoded = Codec.JSON.decode(data, query_pb2.RangeRequest, 100)
+    assert decoded.mode == query_pb2.TRAVERSAL_MODE_REVERSE
+
+
 @pytest.mark.parametrize("key", ["+/8=", "+/8", "-_8=", "-_8", "-_8=\\u003d"])
 def test_bytes_are_base64_of_either_alphabet_padded_or_not(key: str) -> None:
     data = f'{{"key": "{key}"}}'.encode()

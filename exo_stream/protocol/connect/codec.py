@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from functools import cache
 from typing import Final, TypeVar, cast
@@ -108,7 +108,7 @@ def _from_json(data: bytes, kind: type[M]) -> M:
         if not data.lstrip().startswith(b"{"):
             raise json_format.ParseError("a message is an object")  # noqa: TRY301 - like the rest
         value = json.loads(data, object_pairs_hook=_object)
-        _check_bytes(value, cast("Descriptor", kind.DESCRIPTOR))
+        _check(value, cast("Descriptor", kind.DESCRIPTOR))
         return json_format.ParseDict(value, kind(), ignore_unknown_fields=True)
     except (json_format.ParseError, ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0][:200]
@@ -125,34 +125,40 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _check_bytes(value: Mapping[str, object], kind: Descriptor) -> None:
-    """See that all that is meant as bytes is base64.
+def _check(value: Mapping[str, object], kind: Descriptor) -> None:
+    """See that bytes are base64, and that names of values are known.
 
-    The runtime takes out what is none and decodes the rest: a key that nobody meant.
+    The runtime takes out what is no base64 and decodes the rest, a key that nobody meant; and a
+    name that it does not know is the first of all to it, another order or operation than was asked.
     """
-    fields = _fields_with_bytes(kind)
+    fields = _fields_to_check(kind)
     for name, inner in value.items():
         if name not in fields:
             continue
-        part = fields[name]
+        field = fields[name]
         for item in inner if isinstance(inner, list) else (inner,):
-            if part is not None and isinstance(item, dict):
-                _check_bytes(item, part)
-            elif part is None and isinstance(item, str) and not _BASE64.fullmatch(item):
-                raise json_format.ParseError(f"{name} is not base64")
+            if field.message_type is not None and isinstance(item, dict):
+                _check(item, field.message_type)
+            elif isinstance(item, str):
+                _check_text(item, field)
+
+
+def _check_text(text: str, field: FieldDescriptor) -> None:
+    if field.type == FieldDescriptor.TYPE_BYTES and not _BASE64.fullmatch(text):
+        raise json_format.ParseError(f"{field.json_name} is not base64")
+    names = field.enum_type.values_by_name if field.enum_type is not None else None
+    if names is not None and text not in names and not text.isdecimal():
+        raise json_format.ParseError(f"{field.json_name} is none of {', '.join(names)}")
 
 
 @cache
-def _fields_with_bytes(kind: Descriptor) -> Mapping[str, Descriptor | None]:
-    """The fields that are bytes, which is None, or messages, by either of their names in JSON."""
-    return dict(_named(kind))
-
-
-def _named(kind: Descriptor) -> Iterator[tuple[str, Descriptor | None]]:
-    for field in kind.fields:
-        if field.type in (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE):
-            yield field.name, field.message_type
-            yield field.json_name, field.message_type
+def _fields_to_check(kind: Descriptor) -> Mapping[str, FieldDescriptor]:
+    """Bytes, enumerations and messages, by either of their names in JSON."""
+    checked = (
+        FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_ENUM, FieldDescriptor.TYPE_MESSAGE,
+    )  # fmt: skip
+    fields = [field for field in kind.fields if field.type in checked]
+    return {name: field for field in fields for name in (field.name, field.json_name)}
 
 
 def _too_many(items_max: int) -> CallError:
