@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from exo_stream import errors, stream_errors
+from exo_stream import backup_errors, errors, stream_errors
 from exo_stream.errors import ExoStreamError
 
 CLASSES = [
     value
-    for module in (errors, stream_errors)
+    for module in (errors, stream_errors, backup_errors)
     for value in vars(module).values()
     if inspect.isclass(value)
     and issubclass(value, ExoStreamError)
@@ -51,6 +51,8 @@ MADE: dict[str, ExoStreamError] = {
 
 
 def made(cls: type[ExoStreamError]) -> ExoStreamError:
+    if issubclass(cls, backup_errors.BackupError):
+        return cls("backups/1", "what happened")
     return MADE[cls.code] if cls.code in MADE else cls("what happened")
 
 

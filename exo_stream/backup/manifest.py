@@ -17,6 +17,9 @@ NAME: Final = "manifest.json"
 FORMAT: Final = 1
 """Raised when a backup of today could not be restored by the code of yesterday."""
 
+VERSION: Final = "0.1.0"
+"""Of the program that takes the backup."""
+
 CHECKSUM: Final = "checksum"
 AUTHENTICATION: Final = "authentication"
 

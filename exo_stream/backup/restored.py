@@ -8,6 +8,7 @@ from os import PathLike
 
 import trio
 
+from exo_stream.backup.reading import OnBytes, ignore_bytes
 from exo_stream.backup.restoring import RestoreInfo, restore
 from exo_stream.backup.sealing import BackupKey
 from exo_stream.errors import InvalidRequestError
@@ -20,20 +21,24 @@ async def restore_from(
     at_sequence: int | None = None,
     at_time: datetime | None = None,
     key: BackupKey | None = None,
+    on_bytes: OnBytes = ignore_bytes,
 ) -> RestoreInfo:
     """Make the file ``target``, which must not exist, from the backup in ``directory``.
 
     It is verified before anything is written, and never written itself; the file appears when it
     is whole, verified and durable. It has a new log id, and is not sealed. ``at_sequence`` or
-    ``at_time`` is an earlier point. Cancelled, it leaves nothing. Raises BackupError and those
-    below it, FileInUseError, StoreFullError, StoreError, CorruptionError, InvalidRequestError.
+    ``at_time`` is an earlier point. ``on_bytes`` is told, in another thread, of every piece of
+    work: first the backup is read, then the file is written. Cancelled, it leaves nothing. Raises
+    BackupError and those below it, FileInUseError, StoreFullError, StoreError, CorruptionError,
+    InvalidRequestError.
     """
     if at_time is not None and at_time.tzinfo is None:
         raise InvalidRequestError("a time has a time zone")
     microseconds = None if at_time is None else round(at_time.timestamp() * 1_000_000)
 
-    def on_bytes(_size: int) -> None:
+    def tell(size: int) -> None:
         trio.from_thread.check_cancelled()
+        on_bytes(size)
 
     work = partial(
         restore,
@@ -42,6 +47,6 @@ async def restore_from(
         at_sequence=at_sequence,
         at_time=microseconds,
         key=key,
-        on_bytes=on_bytes,
+        on_bytes=tell,
     )
     return await trio.to_thread.run_sync(work)

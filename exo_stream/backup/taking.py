@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -21,10 +20,10 @@ import trio
 from exo_stream.backup import frames
 from exo_stream.backup.artifact import COMPRESSION, ArtifactWriter, read_pieces
 from exo_stream.backup.birth import Birth, hash_file
-from exo_stream.backup.manifest import FORMAT, BackupFile, Manifest
+from exo_stream.backup.manifest import FORMAT, VERSION, BackupFile, Manifest
 from exo_stream.backup.reading import STORE, Backup, open_backup
 from exo_stream.backup.sealing import ENCRYPTION, BackupKey
-from exo_stream.backup_errors import FullBackupNeededError
+from exo_stream.backup_errors import BackupKeyError, FullBackupNeededError
 from exo_stream.canonical.record import RECORD_KEY, Record, read_record
 from exo_stream.errors import BatchEvictedError, UnsupportedError
 from exo_stream.ground import Ground
@@ -95,7 +94,7 @@ async def take(
         await trio.lowlevel.checkpoint()
         raise UnsupportedError("this backend has only the nine methods, and no backups")
     async with open_thread_hop("backup") as hop:
-        before = None if parent is None else await hop(partial(open_backup, parent))
+        before = None if parent is None else await hop(partial(_parent, parent, key))
         plan = Plan(directory, before, compress, key, on_progress)
         async with _born(directory, hop) as birth:
             manifest = await _Taking(ground, plan, birth, hop).run()
@@ -108,6 +107,14 @@ async def take(
             await hop(partial(birth.finish, manifest, authentication))
     log.info("backup taken", path=str(birth.path), sequence=manifest.sequence)
     return _info(manifest, birth.path)
+
+
+def _parent(path: Path, key: BackupKey | None) -> Backup:
+    """Raises BackupKeyError if what follows it would be in the clear, or under another key."""
+    parent = open_backup(path, key)
+    if parent.manifest.encryption is not None and key is None:
+        raise BackupKeyError(str(path), "it is encrypted, so what follows it must be as well")
+    return parent
 
 
 @asynccontextmanager
@@ -372,7 +379,7 @@ class _Taking:
             rows=self._rows,
             batches=self._batches,
             canonical_backend="duckdb",
-            canonical_version=version("exo-stream"),
+            canonical_version=VERSION,
             canonical_schema_version=record.schema_version,
             projection_backend=None,
             projection_cursor=None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 from exo_stream.canonical.verify import CanonicalCheck
@@ -26,6 +27,10 @@ FACES: Final = (StreamCheck, CanonicalCheck)
 
 def verify(args: Namespace, out: Output) -> int:
     """Say what was read and every contradiction in it; an error if there is one."""
+    if Path(args.file).is_dir():
+        from exo_stream.cli.backup import verify_backup  # noqa: PLC0415  only for a directory
+
+        return verify_backup(args, out)
     report = verified(args.file, faces=FACES)
     if out.is_json:
         out.object(

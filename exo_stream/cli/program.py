@@ -41,6 +41,10 @@ MODULES: Final = {
     "verify": "files",
     "repair-wal": "files",
     "compact": "files",
+    "backup": "backup",
+    "restore": "backup",
+    "backup-key": "backup",
+    "prune-backups": "backup",
 }
 """Where each command lives. Its module is imported when it runs: ``put`` needs no database."""
 
