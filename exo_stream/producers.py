@@ -80,12 +80,18 @@ class Accepted:
 
     entries: tuple[Entry, Entry]
 
+    def noting(self, note: bytes) -> tuple[Entry, Entry]:
+        """The entries, with a note that a retry is told of."""
+        head, (keyspace, key, written) = self.entries
+        return head, Entry(keyspace, key, (written or b"") + note)
+
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Written before, as batch ``sequence``."""
+    """Written before, as batch ``sequence``; ``note`` is what was noted with it."""
 
     sequence: int
+    note: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +117,9 @@ def judge(producer: Producer, view: View, now: int) -> Judgement:
     if head is not None and producer.epoch < head.epoch:
         return Rejected(ProducerFencedError(head.epoch))
     written = cbor2.dumps([producer.epoch, producer.seq])
-    if slot_row is not None and slot_row.value == written:
-        return Duplicate(slot_row.sequence)
+    if slot_row is not None and slot_row.value and slot_row.value.startswith(written):
+        # CBOR tells where it ends: what follows the two numbers is a note.
+        return Duplicate(slot_row.sequence, slot_row.value[len(written) :])
     refusal = _refusal(producer, head)
     if refusal is not None:
         return Rejected(refusal)

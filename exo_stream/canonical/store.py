@@ -13,6 +13,8 @@ from exo_stream.actors.orders import Decide
 from exo_stream.canonical.batch import WriteBatch
 from exo_stream.canonical.changes import Changes, CommitInfo
 from exo_stream.canonical.events import EventIter, check_ids
+from exo_stream.canonical.numbered import recalled
+from exo_stream.canonical.pauses import NamedPauses
 from exo_stream.canonical.ranges import StateIter, after_prefix
 from exo_stream.canonical.record import seal, touch, unseal
 from exo_stream.canonical.state import StateReads
@@ -25,6 +27,7 @@ from exo_stream.errors import InvalidRequestError, InvalidStateError, Unsupporte
 from exo_stream.ground import Ground
 from exo_stream.model import SEQUENCE_MAX
 from exo_stream.pause import Pause
+from exo_stream.producers import Producer
 from exo_stream.snapshots import Snapshot
 from exo_stream.storage.engine import Version
 
@@ -61,6 +64,8 @@ class CanonicalStore:
         self._locks = LockManager(limits.stripes, limits.lock_timeout_ms)
         self._writers = Writers(ground, self._state, limits.write_slot_timeout_ms)
         self._pause = Pause(ground.pause)
+        self.named_pauses = NamedPauses(self._pause, ground.settle)
+        self.named_pauses_of_all_faces = NamedPauses(ground.pause, ground.settle)
         self._closed = False
 
     async def open(self) -> Self:
@@ -129,12 +134,18 @@ class CanonicalStore:
             await write(txn)
             return await txn.commit()
 
-    async def submit(self, changes: Changes) -> CommitInfo:
-        """Have a transaction decided that was read and put together elsewhere."""
+    async def submit(self, changes: Changes, producer: Producer | None = None) -> CommitInfo:
+        """Have a transaction decided that was read and put together elsewhere.
+
+        With a ``producer`` it takes effect once, however often it is submitted.
+        """
         self._check_open()
+        if producer is not None and self.is_paused():
+            return await self._decide(recalled(producer))
         with self._pause.writer():
-            await self._writers.check_open()
-            return await self._writers.decide(changes)
+            if producer is None:  # else it may have taken effect before the seal
+                await self._writers.check_open()
+            return await self._writers.decide(changes, producer)
 
     def lock_manager(self) -> LockManager:
         """The stripe locks that ``transaction`` takes."""

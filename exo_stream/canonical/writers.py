@@ -18,10 +18,12 @@ import trio
 from exo_stream.actors.orders import Decide
 from exo_stream.canonical.changes import Changes, CommitInfo, Source, decision
 from exo_stream.canonical.fair_lock import NOBODY, FairLock
+from exo_stream.canonical.numbered import numbered
 from exo_stream.canonical.state import StateReads
 from exo_stream.errors import ExoStreamError, SealedError, TimedOutError
 from exo_stream.ground import Ground
 from exo_stream.payload import ENTRY_BYTES
+from exo_stream.producers import Producer
 from exo_stream.storage.engine import Version
 
 
@@ -163,11 +165,15 @@ class Writers:
         finally:
             self.free_slot()
 
-    async def decide(self, changes: Changes) -> CommitInfo:
-        """Have changes decided beside the slot; they wait for a holder that stands alone."""
+    async def decide(self, changes: Changes, producer: Producer | None = None) -> CommitInfo:
+        """Have changes decided beside the slot; they wait for a holder that stands alone.
+
+        With a ``producer`` they take effect once, however often they are handed in.
+        """
         if self._alone:
             await self._wait_for_others()
-        request: Decide[CommitInfo] = Decide(decide=decision(changes), size=size_of(changes))
+        decide = decision(changes) if producer is None else numbered(changes, producer)
+        request: Decide[CommitInfo] = Decide(decide=decide, size=size_of(changes))
         self._deciding += 1
         try:
             return await self.ground.writes.ask(request)

@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 import cbor2
 
 from exo_stream.errors import RemoteProtocolError
+from exo_stream.protocol import canonical_fields as cf
+from exo_stream.protocol import canonical_messages as c
 from exo_stream.protocol import fields as sorts
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
@@ -67,6 +69,48 @@ def _shape(name: str, kind: type[Any], *field_sorts: Sort, is_strict: bool = Fal
 
 _U, _T, _B = sorts.UINT, sorts.TEXT, sorts.BYTES
 _READ: Final = (sorts.UINT, sorts.FLAG)
+
+_CANONICAL_SHAPES: Final = (
+    _shape("open_snapshot", c.OpenSnapshot, _U),
+    _shape("read_state", c.ReadState, _U, _U, sorts.KEYS),
+    _shape(
+        "scan_state",
+        c.ScanState,
+        *(_U, _U, _B, sorts.OPTIONAL_BYTES, sorts.FLAG, sorts.OPTIONAL_UINT, sorts.FLAG),
+    ),
+    _shape("read_events", c.ReadEvents, _U, _U, _U),
+    _shape(
+        "commit",
+        c.Commit,
+        *(_U, cf.STATE_VERSIONS, cf.OPERATIONS, sorts.KEYS),
+        *(sorts.OPTIONAL_UINT, sorts.OPTIONAL_UINT, sorts.OPTIONAL_PRODUCER),
+        is_strict=True,
+    ),
+    _shape("read_meta", c.ReadMeta, _U),
+    _shape("seal", c.Seal, _U, is_strict=True),
+    _shape("unseal", c.Unseal, _U, is_strict=True),
+    _shape("pause_writes", c.PauseWrites, _U, _B, sorts.FLAG, is_strict=True),
+    _shape("resume_writes", c.ResumeWrites, _U, sorts.OPTIONAL_BYTES, sorts.FLAG, is_strict=True),
+    _shape("snapshot_opened", c.SnapshotOpened, _U, _U, _U, _U),
+    _shape("state_values", c.StateValues, _U, _U, _U, cf.STATE_VALUES),
+    _shape("state_rows", c.StateRows, _U, _U, _U, _U, cf.OPERATIONS, sorts.OPTIONAL_BYTES),
+    _shape("events_read", c.EventsRead, _U, _U, _U, sorts.KEYS),
+    _shape(
+        "committed",
+        c.Committed,
+        *(_U, _U, sorts.OPTIONAL_UINT, sorts.OPTIONAL_UINT, _U, _U, _U),
+    ),
+    _shape(
+        "store_meta",
+        c.StoreMeta,
+        *(_U, _U, sorts.OPTIONAL_UINT, _U, sorts.OPTIONAL_TEXT, sorts.OPTIONAL_TEXT, _U),
+        *(sorts.FLAG, sorts.FLAG),
+    ),
+    _shape("sealed", c.Sealed, _U, _U),
+    _shape("unsealed", c.Unsealed, _U),
+    _shape("paused", c.Paused, _U),
+    _shape("resumed", c.Resumed, _U, _U),
+)
 
 _STREAM_SHAPES: Final = (
     _shape("create_stream", s.CreateStream, _U, _T, f.SETUP, sorts.KEYS, is_strict=True),
@@ -153,6 +197,7 @@ SHAPES: Final = (
         *(_U, _B, _B, sorts.RETENTION_SOURCE, sorts.OPTIONAL_TEXT, sorts.OPTIONAL_UINT),
     ),
     *_STREAM_SHAPES,
+    *_CANONICAL_SHAPES,
     _shape("subscribed", m.Subscribed, _U, sorts.CURSOR),
     _shape("snapshot_begin", m.SnapshotBegin, _U, _U),
     _shape("snapshot", m.Snapshot, _U, sorts.ENTRIES),

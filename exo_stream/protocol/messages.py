@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from exo_stream.model import Cursor, Entry
 from exo_stream.producers import Producer
+from exo_stream.protocol.canonical_messages import CanonicalReply, CanonicalRequest
 from exo_stream.protocol.policies import PolicyReply, PolicyRequest
 from exo_stream.protocol.reductions import Reduce, Reduced
 from exo_stream.protocol.stream_messages import StreamReply, StreamRequest
@@ -418,6 +419,7 @@ Request = (
     | Subscribe
     | PolicyRequest
     | StreamRequest
+    | CanonicalRequest
 )
 Reply = (
     Written
@@ -430,6 +432,7 @@ Reply = (
     | Pruned
     | PolicyReply
     | StreamReply
+    | CanonicalReply
 )
 Delivery = (
     Subscribed

@@ -13,6 +13,7 @@ from typing import Final
 
 from exo_stream.errors import LocalProtocolError, RemoteProtocolError
 from exo_stream.limits import Limits
+from exo_stream.protocol import canonical_messages as c
 from exo_stream.protocol import codec
 from exo_stream.protocol.messages import (
     Batches,
@@ -121,6 +122,16 @@ REPLIES: Final[dict[type[Request], tuple[type[Message], ...]]] = {
     DeleteStream: (StreamDeleted,),
     ListStreams: (StreamsListed,),
     CleanUpStreams: (StreamsCleanedUp,),
+    c.OpenSnapshot: (c.SnapshotOpened,),
+    c.ReadState: (c.StateValues,),
+    c.ScanState: (c.StateRows,),
+    c.ReadEvents: (c.EventsRead,),
+    c.Commit: (c.Committed,),
+    c.ReadMeta: (c.StoreMeta,),
+    c.Seal: (c.Sealed,),
+    c.Unseal: (c.Unsealed,),
+    c.PauseWrites: (c.Paused,),
+    c.ResumeWrites: (c.Resumed,),
     Subscribe: (Subscribed,),
 }
 """What answers what; a ``Failure`` answers anything."""

@@ -17,6 +17,12 @@ from exo_stream.errors import (
 )
 from exo_stream.model import VersionedValue
 from exo_stream.payload import encode_entries
+from exo_stream.protocol.canonical_messages import (
+    CanonicalRequest,
+    ReadEvents,
+    ReadState,
+    ScanState,
+)
 from exo_stream.protocol.failures import failure
 from exo_stream.protocol.frames import batches_body
 from exo_stream.protocol.messages import (
@@ -51,8 +57,9 @@ from exo_stream.protocol.reductions import Reduce
 from exo_stream.protocol.stream_messages import ListStreams, ReadStream, StreamRequest
 from exo_stream.scan import Scan as StoreScan
 from exo_stream.scan import bounds
-from exo_stream.server import stream_answers
+from exo_stream.server import canonical_answers, stream_answers
 from exo_stream.server.budget import Share
+from exo_stream.server.canonical_answers import CanonicalAnswers
 from exo_stream.server.policies import answered
 from exo_stream.server.reductions import reduced
 from exo_stream.server.transport import RECEIVE_BYTES
@@ -61,7 +68,7 @@ if TYPE_CHECKING:
     from exo_stream.server.conversation import Conversation
 
 StoreRequest = Get | GetMany | Scan | ScanNext | ScanClose | Reduce | GetBatch | Info | Prune
-Asked = StoreRequest | PolicyRequest | StreamRequest
+Asked = StoreRequest | PolicyRequest | StreamRequest | CanonicalRequest
 Done = Callable[[], None]
 
 _ROW_BYTES = 16
@@ -76,6 +83,9 @@ class Answers:
         self._platform = conversation.platform
         self._limits = conversation.limits
         self._scans: dict[int, StoreScan] = {}
+        self._canonical = CanonicalAnswers(
+            conversation.platform, conversation.snapshots, conversation.limits
+        )
         self._reducing = trio.Lock()
         """Held by the one reduce of this client, so that others have their turn."""
         self._turn = trio.Lock()
@@ -107,6 +117,7 @@ class Answers:
     async def __aexit__(self, *_: object) -> None:
         for scan_id in tuple(self._scans):
             self._close_scan(scan_id)
+        self._canonical.close_all()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _get(self, asked: Sequence[Get | GetMany]) -> None:
@@ -221,6 +232,8 @@ class Answers:
         try:
             if isinstance(request, StreamRequest):
                 await self._answer_stream(request)
+            elif isinstance(request, CanonicalRequest):
+                await self._answer_canonical(request)
             else:
                 await self._answer_one(request)
         except ExoStreamError as error:
@@ -238,6 +251,7 @@ class Answers:
                 await self._next_rows(request.id, request.scan)
             case ScanClose():
                 self._close_scan(request.scan)
+                self._canonical.close(request.scan)
             case Reduce():
                 await self._reduce(request)
             case GetBatch():
@@ -274,6 +288,17 @@ class Answers:
             self._platform.streams, request, frame_bytes=self._limits.frame_bytes_max
         )
         await self._send_counted([reply], stream_answers.size_of(reply))
+
+    async def _answer_canonical(self, request: CanonicalRequest) -> None:
+        if isinstance(request, ReadState | ScanState | ReadEvents):
+            async with self._turn:  # they are pages
+                await self._send_canonical_reply(request)
+        else:
+            await self._send_canonical_reply(request)
+
+    async def _send_canonical_reply(self, request: CanonicalRequest) -> None:
+        reply = await self._canonical.answered(request)
+        await self._send_counted([reply], canonical_answers.size_of(reply))
 
     async def _open_scan(self, request: Scan) -> None:
         await self._wait_visible(request.min_sequence, wait=request.wait)
