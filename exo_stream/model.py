@@ -33,6 +33,8 @@ class Keyspace(IntEnum):
     """When streams are to be looked at again, and what is left of removed ones."""
     CANONICAL = 9
     """The record of the canonical face: its next event id and its seal."""
+    STREAM_SUBSCRIPTION = 11
+    """Who is to be woken by appends to streams, and the secret that proves it: never sent."""
 
 
 class Entry(NamedTuple):

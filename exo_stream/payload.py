@@ -177,7 +177,13 @@ _keyspace: Final = itemgetter(0)
 _FACES: Final = (
     (Keyspace.STORE,),
     (Keyspace.STORE_RULE,),
-    (Keyspace.STREAM, Keyspace.STREAM_DATA, Keyspace.STREAM_PRODUCER, Keyspace.STREAM_UPKEEP),
+    (
+        Keyspace.STREAM,
+        Keyspace.STREAM_DATA,
+        Keyspace.STREAM_PRODUCER,
+        Keyspace.STREAM_UPKEEP,
+        Keyspace.STREAM_SUBSCRIPTION,
+    ),
     (Keyspace.STATE, Keyspace.EVENT, Keyspace.CANONICAL, 10),
 )
 """The keyspaces that may share a batch; 10 is kept for the canonical store."""

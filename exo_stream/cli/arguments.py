@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Final, NoReturn
 
 from exo_stream.cli.exit_codes import USAGE
+from exo_stream.cli.public_url import public_url
 from exo_stream.cli.selecting import match_key, value_filter
 from exo_stream.cli.wording import from_argument
 from exo_stream.limits import MIB, Limits
@@ -240,7 +241,7 @@ def _streams(serve: Parser) -> None:
     )
     streams.add_argument(
         "--public-url",
-        type=base_url,
+        type=public_url,
         metavar="URL",
         help="how others reach this server, for webhooks to call back; by default by the name or"
         " address by which whoever subscribed did",

@@ -42,6 +42,8 @@ async def serve(args: Namespace, out: Output) -> int:
                     long_poll_seconds=args.long_poll,
                     caches=args.stream_caches,
                     requests_per_second=args.stream_rate,
+                    public_url=args.public_url,
+                    webhook_loopback=args.webhook_loopback,
                 ),
             )
         )

@@ -129,7 +129,8 @@ def _read_pairs(value: Any) -> tuple[Pair, ...]:
     return pairs
 
 
-_KEYSPACES: Final = frozenset(Keyspace)
+_KEYSPACES: Final = frozenset(Keyspace) - {Keyspace.STREAM_SUBSCRIPTION}
+"""What may be sent, and asked for: not what holds a secret."""
 _new_entry: Final[Callable[..., Entry]] = tuple.__new__
 
 

@@ -38,9 +38,16 @@ def _read_selector(value: Any) -> AnySelector:
         case ("stream", name, is_prefix):
             return StreamSelector(TEXT.read(name), FLAG.read(is_prefix))
         case (prefix, keyspace):
-            return Selector(BYTES.read(prefix), Keyspace(UINT.read(keyspace)))
+            return Selector(BYTES.read(prefix), _read_keyspace(keyspace))
         case _:
             raise ValueError("not a selector")
+
+
+def _read_keyspace(value: Any) -> Keyspace:
+    keyspace = Keyspace(UINT.read(value))
+    if keyspace is Keyspace.STREAM_SUBSCRIPTION:
+        raise ValueError("a keyspace that holds a secret")
+    return keyspace
 
 
 def _few(value: Any, most: int) -> tuple[Any, ...]:

@@ -27,6 +27,8 @@ from exo_stream.server.routes import Answer, Takeover
 from exo_stream.server.store_api.api import StoreApi
 from exo_stream.server.streams.routes import StreamRoutes
 from exo_stream.server.streams.settings import StreamSettings
+from exo_stream.server.streams.wakes import Wakes
+from exo_stream.server.streams.webhooks import Webhooks
 from exo_stream.server.transport import Transport
 from exo_stream.server.websocket import WebSocket, run_websocket
 
@@ -59,8 +61,11 @@ async def serve(
     address = sockets[0].socket.getsockname()
     log.info("port opened", host=address[0], port=address[1])
     task_status.started((address[0], address[1]))
+    wakes = Wakes(platform, Webhooks(loopback=streams.webhook_loopback))
     try:
-        await Listener(shared).run(sockets)
+        async with trio.open_nursery() as beside:
+            beside.start_soon(wakes.run)
+            await Listener(shared).run(sockets)
     finally:
         log.info("port closed", host=address[0], port=address[1])
 

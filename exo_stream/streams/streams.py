@@ -29,6 +29,7 @@ from exo_stream.streams.forking import fork_point
 from exo_stream.streams.offset import START, Offset, Where, offset_of
 from exo_stream.streams.reading import Reader, cut_page
 from exo_stream.streams.record import Record, decode_record, stream_key
+from exo_stream.streams.subscriptions.subscriptions import Subscriptions
 from exo_stream.streams.upkeep import Upkeep
 from exo_stream.streams.values import (
     AppendResult,
@@ -46,7 +47,6 @@ from exo_stream.streams.watching import StreamFeed, Watch
 T = TypeVar("T")
 
 BINARY: Final = StreamConfig()
-
 LIST_MAX: Final = 1_000
 
 ENTRIES: Final = 8
@@ -67,6 +67,7 @@ class Streams:
         self.limits = ground.sources.limits
         self.accesses = Accesses(ground.clock())
         self.upkeep = Upkeep(ground, self.accesses)
+        self.subscriptions = Subscriptions(ground, self.accesses, self.upkeep)
 
     async def create_stream(self, name: str, config: StreamConfig = BINARY) -> CreateResult:
         """Create an empty stream, closed if ``config`` says so.

@@ -18,6 +18,7 @@ from exo_stream.protocol.streams.cors import METHODS, PREFLIGHT, origin_headers
 from exo_stream.protocol.streams.names import ROOT, stream_name
 from exo_stream.protocol.streams.problems import problem, refusal_of, refused, renamed
 from exo_stream.protocol.streams.queries import streams_query
+from exo_stream.protocol.streams.subscribing import CONTROL
 from exo_stream.server.port import Port
 from exo_stream.server.request import Request
 from exo_stream.server.routes import ANY_METHOD, Answer, Streamed, Takeover
@@ -26,6 +27,7 @@ from exo_stream.server.streams.rates import Rates
 from exo_stream.server.streams.reading import Reading
 from exo_stream.server.streams.service import Service, empty
 from exo_stream.server.streams.settings import StreamSettings
+from exo_stream.server.streams.subscriptions import SubscriptionRoutes
 from exo_stream.server.streams.writing import Writing
 from exo_stream.storage.memory_engine import wall_clock
 
@@ -51,6 +53,7 @@ class StreamRoutes:
         self._service = Service(platform, port, settings, clock)
         self._reading = Reading(self._service)
         self._writing = Writing(self._service)
+        self._subscriptions = SubscriptionRoutes(self._service)
         rate = settings.requests_per_second
         self._rates = None if rate is None else Rates(rate)
         self._is_open = ANY in port.visitors.origins
@@ -97,6 +100,8 @@ class StreamRoutes:
         self._check(request, fields)
         if head.path == SEVERAL:
             return await self._follow(request)
+        if head.path.startswith(CONTROL):
+            return await self._subscriptions.answer(request, fields)
         return await self._ask(request, stream_name(head.path), fields)
 
     async def _ask(self, request: Request, name: str, fields: dict[str, str]) -> Answer:

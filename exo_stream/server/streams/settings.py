@@ -20,3 +20,8 @@ class StreamSettings:
     """Whether caches that serve several users may keep pages."""
     requests_per_second: int | None = None
     """How many requests one address may make; None for as many as it likes."""
+    public_url: str | None = None
+    """How others reach this port, without a slash at its end, for what is to call back; None for
+    the Host by which whoever subscribed did."""
+    webhook_loopback: bool = False
+    """Whether webhooks may go to this machine, over plain HTTP too: for development and tests."""
