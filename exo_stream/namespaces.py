@@ -57,7 +57,8 @@ class Namespace:
             nested = replace(self, inner=self.inner + part)
         else:
             nested = replace(self, outer=self.outer + part)
-        nested.encode(b"")
+        if nested.capacity < 0:
+            raise PayloadTooLargeError(nested.bits - self.bits + 7 >> 3, self.capacity)
         return nested
 
     def _packed_within(self, codec: KeyCodec) -> Namespace:
@@ -83,7 +84,7 @@ class Namespace:
         if type(key) is not bytes:
             raise InvalidRequestError("keys are bytes")
         if len(key) > self.capacity:
-            raise PayloadTooLargeError(len(key), max(0, self.capacity))
+            raise PayloadTooLargeError(len(key), self.capacity)
         return self.outer + self.codec.encode(self.inner + key)
 
     def decode(self, key: bytes) -> bytes | None:

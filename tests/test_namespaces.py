@@ -186,8 +186,9 @@ def test_a_key_has_room_or_is_refused() -> None:
     with pytest.raises(PayloadTooLargeError) as caught:
         namespace.encode(b"12345")
     assert (caught.value.payload_len, caught.value.max) == (5, 4)
-    with pytest.raises(PayloadTooLargeError):
+    with pytest.raises(PayloadTooLargeError) as caught:
         namespace.within(b"12345")
+    assert (caught.value.payload_len, caught.value.max) == (5, 4)
 
 
 @pytest.mark.parametrize("part", ["text", 5, None, (4, 5)])
