@@ -136,6 +136,42 @@ def test_what_is_wrong_is_said_with_its_field(request_: ReduceRequest, field: st
     assert caught.value.code == "invalid_request"
 
 
+JUNK: tuple[Any, ...] = (None, 3, -1, 1.5, True, "x", b"x", [], [None], (3,), {}, object(), COUNT)
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk)[:12])
+def test_nothing_else_than_a_request_gets_past_whatever_its_type(junk: Any) -> None:
+    grouped: list[Any] = [
+        KeyField(junk, Kind.INT64), KeyField(0, junk), KeyField(0, Kind.FIXED_SIZE_BINARY, junk),
+        ZOrderKeyField(0, 0, junk, Kind.INT64), ZOrderKeyField(0, junk, (8,), Kind.INT64),
+        Arithmetic(Operator.ADD, junk, VALUE), Arithmetic(junk, VALUE, VALUE), Lower(junk),
+        ValueField(junk, Kind.INT64), Scalar(junk, 1), junk, *(Scalar(kind, junk) for kind in Kind),
+    ]  # fmt: skip
+    constraints = [
+        c.StringEq, c.BoolEq, c.FixedSizeBinaryEq, c.IntRange, c.Uint64Range, c.FloatRange,
+        c.Decimal128Range, c.Decimal256Range, c.StringIn, c.IntIn, c.Uint64In, c.FixedSizeBinaryIn,
+    ]  # fmt: skip
+    requests = [
+        junk,
+        ReduceRequest(junk), ReduceRequest((junk,)), ReduceRequest((Reducer(junk),)),
+        ReduceRequest((COUNT,), junk), ReduceRequest((COUNT,), (VALUE,), limit=junk),
+        ReduceRequest((COUNT,), filter=junk), ReduceRequest((COUNT,), filter=c.Filter(junk)),
+        ReduceRequest((COUNT,), filter=c.Filter((junk,))),
+        ReduceRequest((COUNT,), order_by=junk), ReduceRequest((COUNT,), order_by=(junk,)),
+        checked(junk, c.IsNull()), checked(VALUE, junk),
+        checked(VALUE, c.FloatRange(c.FloatBound(junk))),
+        *(ReduceRequest((COUNT,), (expression,)) for expression in grouped),
+        *(checked(VALUE, kind(value)) for kind in constraints for value in (junk, (junk,))),
+    ]  # fmt: skip
+    refused = 0
+    for request_ in requests:
+        try:
+            check_request(request_)
+        except InvalidReduceError:
+            refused += 1
+    assert refused > len(requests) // 2
+
+
 def test_an_expression_of_wrong_kinds_is_no_mistake_of_the_request() -> None:
     """Every row fails instead, and is skipped."""
     wrong = Arithmetic(Operator.ADD, VALUE, ValueField(0, Kind.UINT64))

@@ -10,8 +10,10 @@ from exo_stream.reduce.constraints import (
     Constraint,
     Decimal128Range,
     Decimal256Range,
+    Filter,
     FixedSizeBinaryEq,
     FixedSizeBinaryIn,
+    FloatBound,
     FloatRange,
     IntIn,
     IntRange,
@@ -29,6 +31,7 @@ from exo_stream.reduce.expressions import (
     Field,
     KeyField,
     Lower,
+    Operator,
     ValueField,
     ZOrderKeyField,
 )
@@ -57,22 +60,28 @@ LIMIT_MAX: Final = 0xFFFF_FFFF
 
 def check_request(request: ReduceRequest) -> None:
     """Raise InvalidReduceError if ``request`` cannot be carried out, naming what is wrong."""
+    _check_is(request, ReduceRequest, "params")
+    _check_several(request.reducers, REDUCERS_MAX, "reducers")
+    _check_several(request.group_by, GROUP_BY_MAX, "group_by")
     if not request.reducers and not request.group_by:
         raise InvalidReduceError("params", "there is neither a reducer nor anything to group by")
-    _check_count(len(request.reducers), REDUCERS_MAX, "reducers")
-    _check_count(len(request.group_by), GROUP_BY_MAX, "group_by")
     for index, reducer in enumerate(request.reducers):
         _check_reducer(reducer, f"reducers[{index}]")
     for index, expression in enumerate(request.group_by):
         _check_expression(expression, f"group_by[{index}]")
-    checks = request.filter.checks if request.filter is not None else ()
-    _check_count(len(checks), CHECKS_MAX, "filter.checks")
-    for index, check in enumerate(checks):
-        _check_check(check, f"filter.checks[{index}]")
-    _check_count(len(request.order_by), GROUP_BY_MAX + REDUCERS_MAX, "order_by")
+    if request.filter is not None:
+        _check_filter(request.filter)
+    _check_several(request.order_by, GROUP_BY_MAX + REDUCERS_MAX, "order_by")
     for index, order in enumerate(request.order_by):
         _check_order(order, request, f"order_by[{index}]")
     _check_limit(request)
+
+
+def _check_filter(predicate: Filter) -> None:
+    _check_is(predicate, Filter, "filter")
+    _check_several(predicate.checks, CHECKS_MAX, "filter.checks")
+    for index, check in enumerate(predicate.checks):
+        _check_check(check, f"filter.checks[{index}]")
 
 
 def _check_limit(request: ReduceRequest) -> None:
@@ -86,6 +95,7 @@ def _check_limit(request: ReduceRequest) -> None:
 
 
 def _check_order(order: GroupOrder, request: ReduceRequest, field: str) -> None:
+    _check_is(order, GroupOrder, field)
     if (order.group is None) == (order.result is None):
         raise InvalidReduceError(field, "an order is by one group value or by one result")
     if order.group is not None:
@@ -102,6 +112,7 @@ def _check_index(index: int, count: int, field: str) -> None:
 
 
 def _check_reducer(reducer: Reducer, field: str) -> None:
+    _check_is(reducer, Reducer, field)
     op, expr = reducer.op, reducer.expr
     if not isinstance(op, ReduceOp):
         raise InvalidReduceError(f"{field}.op", f"{op!r} is no operation")
@@ -130,7 +141,8 @@ def _check_expression(expression: Expression, field: str) -> None:
                 _check_field(node, field)
             case Scalar():
                 check_scalar(node, field)
-            case Arithmetic(left=left, right=right):
+            case Arithmetic(operator=operator, left=left, right=right):
+                _check_is(operator, Operator, field)
                 nodes += (left, right)
             case Lower(operand=operand) | DateTruncDay(operand=operand):
                 nodes.append(operand)
@@ -153,7 +165,7 @@ def _check_field(field: Field, path: str) -> None:
 
 
 def _check_z_order(field: ZOrderKeyField, path: str) -> None:
-    _check_count(len(field.field_widths), UINT8_MAX, f"{path}.field_widths")
+    _check_several(field.field_widths, UINT8_MAX, f"{path}.field_widths")
     for width in field.field_widths:
         _check_number(width, UINT8_MAX, f"{path}.field_widths")
     _check_index(field.field_position, len(field.field_widths), f"{path}.field_position")
@@ -176,6 +188,7 @@ def _check_binary_len(kind: Kind, length: int | None, path: str) -> None:
 
 
 def _check_check(check: Check, path: str) -> None:
+    _check_is(check, Check, path)
     if not isinstance(check.field, KeyField | ZOrderKeyField | ValueField):
         raise InvalidReduceError(f"{path}.field", f"{shown(check.field)} is no field")
     _check_field(check.field, f"{path}.field")
@@ -192,12 +205,14 @@ def _operands(constraint: Constraint, path: str) -> list[Scalar]:
         case IntRange() | Uint64Range() | Decimal128Range() | Decimal256Range():
             values = (constraint.minimum, constraint.maximum)
         case FloatRange():
-            ends = (constraint.minimum, constraint.maximum)
-            values = tuple(None if end is None else end.value for end in ends)
+            ends = [end for end in (constraint.minimum, constraint.maximum) if end is not None]
+            for end in ends:
+                _check_is(end, FloatBound, path)
+            values = tuple(end.value for end in ends)
         case IsNull() | IsNotNull():
             values = ()
         case StringIn() | IntIn() | Uint64In() | FixedSizeBinaryIn():
-            _check_count(len(constraint.values), VALUES_MAX, path)
+            _check_several(constraint.values, VALUES_MAX, path)
             values = constraint.values
         case _:
             raise InvalidReduceError(path, f"{shown(constraint)} is no constraint")
@@ -235,6 +250,13 @@ def _check_number(number: int, most: int, field: str) -> None:
         raise InvalidReduceError(field, f"{shown(number)} is no number from 0 to {most}")
 
 
-def _check_count(count: int, most: int, field: str) -> None:
-    if count > most:
-        raise InvalidReduceError(field, f"at most {most}, but these are {count}")
+def _check_is(part: object, kind: type, field: str) -> None:
+    if not isinstance(part, kind):
+        raise InvalidReduceError(field, f"{shown(part)} is no {kind.__name__}")
+
+
+def _check_several(parts: object, most: int, field: str) -> None:
+    if not isinstance(parts, tuple | list):
+        raise InvalidReduceError(field, f"{shown(parts)} is no tuple")
+    if len(parts) > most:
+        raise InvalidReduceError(field, f"at most {most}, but these are {len(parts)}")

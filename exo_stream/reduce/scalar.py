@@ -79,6 +79,8 @@ def integer_bounds(kind: Kind) -> tuple[int, int]:
 def check_scalar(scalar: Scalar, field: str) -> None:
     """Raise InvalidReduceError if the value is none of its kind."""
     kind, value = scalar.kind, scalar.value
+    if not isinstance(kind, Kind):
+        raise InvalidReduceError(field, f"{shown(kind)} is no kind")
     if kind in INTEGER_BITS:
         low, high = integer_bounds(kind)
         if type(value) is not int or not low <= value <= high:
