@@ -15,6 +15,7 @@ ExoStreamError
 ├─ TimedOutError         (r)  timed_out            timeout_ms, holder: of the write slot
 ├─ PreflightFailedError       preflight_failed     a validator of a transaction objected
 ├─ TransactionConflictError (r) transaction_conflict key, expected, found
+├─ ProjectionError            projection_failed    projection, event_id: its handler failed
 ├─ ConflictError              conflict             key, version: a precondition did not hold
 ├─ BatchEvictedError          batch_evicted        oldest_retained: resume there, knowingly
 ├─ CursorAheadError           cursor_ahead         frontier: the cursor is of a later log
@@ -205,6 +206,21 @@ class TransactionConflictError(ExoStreamError):
         self.key = key
         self.expected = expected
         self.found = found
+
+
+class ProjectionError(ExoStreamError):
+    """The handler of ``projection`` failed, from ``event_id`` on; nothing of the try was kept.
+
+    ``__cause__`` is what it raised, if it raised.
+    """
+
+    code = "projection_failed"
+    fields: ClassVar[tuple[str, ...]] = ("projection", "event_id")
+
+    def __init__(self, projection: str, event_id: int, what: str) -> None:
+        super().__init__(f"projection {projection} at event {event_id}: {what}")
+        self.projection = projection
+        self.event_id = event_id
 
 
 class ConflictError(ExoStreamError):

@@ -29,6 +29,7 @@ MADE: dict[str, ExoStreamError] = {
     "lock_timeout": errors.LockTimeoutError(5_000, b"k", "a task"),
     "timed_out": errors.TimedOutError(5_000, "a task"),
     "transaction_conflict": errors.TransactionConflictError(b"k", 7, 8),
+    "projection_failed": errors.ProjectionError("balances", 7, "raised KeyError"),
     "batch_evicted": errors.BatchEvictedError(10),
     "cursor_ahead": errors.CursorAheadError(10),
     "log_mismatch": errors.LogMismatchError("00"),
@@ -97,7 +98,7 @@ def test_codes_are_unique() -> None:
 
 def test_the_tree_at_the_head_of_the_file_is_the_tree() -> None:
     """It is what a reader reads first, so it may not drift."""
-    trees = f"{errors.__doc__}{stream_errors.__doc__}"
+    trees = f"{errors.__doc__}{stream_errors.__doc__}{backup_errors.__doc__}"
     drawn = re.findall(r"^[│ ]*[├└]─ (\w+) +(\(r\))? *(\w+)", trees, re.MULTILINE)
     assert [(name, bool(retryable), code) for name, retryable, code in drawn] == [
         (cls.__name__, cls.retryable, cls.code) for cls in CLASSES

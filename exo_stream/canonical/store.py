@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Self, TypeVar
+from os import PathLike
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import trio
 
@@ -30,6 +32,9 @@ from exo_stream.pause import Pause
 from exo_stream.producers import Producer
 from exo_stream.snapshots import Snapshot
 from exo_stream.storage.engine import Version
+
+if TYPE_CHECKING:
+    from exo_stream.canonical.projections import Projections
 
 T = TypeVar("T")
 
@@ -203,6 +208,14 @@ class CanonicalStore:
         if type(prefix) is not bytes:
             raise InvalidRequestError("a prefix is bytes")
         return self.range(prefix, after_prefix(prefix), reverse=reverse, limit=limit)
+
+    def projections(self, folder: str | PathLike[str]) -> AbstractAsyncContextManager[Projections]:
+        """Run projections of the events, with their files in ``folder``, while the body runs."""
+        self._check_open()
+        # Here, for clients import this module too, and projections bring DuckDB.
+        from exo_stream.canonical.projections import open_projections  # noqa: PLC0415
+
+        return open_projections(self._ground, folder)
 
     async def seal(self) -> int:
         """Refuse every write from now on, also after a restart; the id of the last event.

@@ -56,6 +56,7 @@ BY_CODE: Final = {
     "full_backup_needed": CONFLICT,
     "restore_point": NOT_FOUND,
     "restore_refused": CONFLICT,
+    "projection_failed": ERROR,
     "paused": UNAVAILABLE,
     "lock_timeout": UNAVAILABLE,
     "timed_out": UNAVAILABLE,

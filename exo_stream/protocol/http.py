@@ -48,6 +48,7 @@ STATUS_OF_CODE: Final = {
     "lock_timeout": 503,
     "timed_out": 503,
     "preflight_failed": 409,
+    "projection_failed": 500,
     "transaction_conflict": 409,
     "conflict": 409,
     "batch_evicted": 410,
