@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from exo_stream.cli.exit_codes import ERROR, OK, USAGE
 from exo_stream.cli.policies import _summary
-from exo_stream.policies.result import PruneResult
+from exo_stream.cli.tables import drawn
+from exo_stream.policies.result import PruneCounts, PruneResult
 from exo_stream.storage.verify import verify
 from tests.served import Said, Served, serving, speak
 
@@ -200,6 +202,15 @@ def test_stored_rules_outlive_the_server_and_its_options_go_first(
         monkeypatch.setenv("EXO_STREAM_URL", server.url)
         assert ask("retention").lines[-1] == "oldest    -"
     assert verify(path).sound
+
+
+def test_the_counts_of_a_prune_fit_on_a_terminal_word_by_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    names = [field.name.replace("_", " ") for field in fields(PruneCounts)]
+    heads = drawn(["policy", *names], [["256", *["100,000"] * 7]], width=80).split()
+    assert {word for name in names for word in name.split()} < set(heads)
 
 
 def test_a_terminal_is_told_what_was_done() -> None:

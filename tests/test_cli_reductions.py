@@ -97,6 +97,9 @@ def test_a_range_in_which_nothing_can_be_reduces_to_nothing(ask: Say) -> None:
         (SPEC + "}", ("--reverse",), "--reduce reads all of a range"),
         (SPEC + "}", ("--limit", "3"), "--reduce reads all of a range"),
         ("/nowhere/at/all", (), "No such file"),
+        ("", (), "--reduce takes a JSON object, or the name of a file of one"),
+        ("[" * 100_000, (), "--reduce takes a JSON object, or the name of a file of one"),
+        ('{"reducers": ' + "[" * 100_000, (), "not a document: too much within one another"),
     ],
 )
 def test_a_request_that_breaks_a_rule_is_said_to(
@@ -104,7 +107,7 @@ def test_a_request_that_breaks_a_rule_is_said_to(
 ) -> None:
     said = ask("scan", "--reduce", spec, *options)
 
-    assert said.code == (ERROR if "file" in sentence else USAGE)
+    assert said.code == (ERROR if sentence == "No such file" else USAGE)
     assert sentence in said.err
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import assert_never
+from typing import Final, assert_never
 
 import trio
 
@@ -26,6 +26,9 @@ from exo_stream.reduce.expressions import (
 from exo_stream.reduce.request import Reducer, ReduceRequest, ReduceResult
 from exo_stream.reduce.scalar import Kind, Scalar
 
+_NAME_MAX: Final = 4096
+"""No file has a longer name."""
+
 
 async def reduce(args: Namespace, bounds: tuple[bytes, bytes] | None, out: Output) -> int:
     """Print what the document makes of a range; None is the range in which nothing can be."""
@@ -45,6 +48,9 @@ async def _document(argument: str) -> bytes:
     if argument.lstrip().startswith("{"):
         await trio.lowlevel.checkpoint()
         return argument.encode(errors="surrogateescape")
+    if not argument or len(argument) > _NAME_MAX:
+        await trio.lowlevel.checkpoint()
+        raise InvalidRequestError("--reduce takes a JSON object, or the name of a file of one")
     return await trio.Path(argument).read_bytes()
 
 

@@ -24,7 +24,7 @@ def print_table(out: Output, columns: Sequence[str], rows: Iterable[Sequence[str
 
 def drawn(columns: Sequence[str], rows: Iterable[Sequence[str]], *, width: int) -> str:
     """A table for a terminal so wide; long cells go on below. NO_COLOR is obeyed."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:

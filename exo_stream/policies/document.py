@@ -111,7 +111,9 @@ def _load(document: bytes, name: str) -> Mapping[str, object]:
         raise InvalidPolicyError(name, f"a document has at most {DOCUMENT_BYTES_MAX} bytes")
     try:
         read: object = json.loads(document.decode(), object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise InvalidPolicyError(name, "not a document: too much within one another") from None
+    except ValueError as error:
         raise InvalidPolicyError(name, f"not a document: {error}") from None
     fields = _object(read, name, required=("version", name))
     if _number(fields["version"], "version") != VERSION:

@@ -109,7 +109,9 @@ def decode_request(document: bytes) -> ReduceRequest:
     """
     try:
         read: object = json.loads(document.decode(), object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise InvalidReduceError("params", "not a document: too much within one another") from None
+    except ValueError as error:
         raise InvalidReduceError("params", f"not a document: {error}") from None
     found = _object(read, "params", ReduceRequest)
     return ReduceRequest(

@@ -79,8 +79,9 @@ class StoreApi:
         allowed = ("GET", "POST") if method.is_safe else ("POST",)
         if request.head.method not in allowed:
             await trio.lowlevel.checkpoint()
-            error = CallError(Code.UNIMPLEMENTED, f"this method is called by {allowed}", status=405)
-            return _refusal(error, (("allow", ", ".join(allowed)),))
+            verbs = ", ".join(allowed)
+            error = CallError(Code.UNIMPLEMENTED, f"this method is called by {verbs}", status=405)
+            return _refusal(error, (("allow", verbs),))
         if method.streams:
             return await self._answer_streaming(request, method)
         return await self._answer_unary(request, method)
