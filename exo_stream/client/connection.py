@@ -13,6 +13,7 @@ from exo_stream.client.call import Call
 from exo_stream.errors import ExoStreamError, RemoteProtocolError, UnavailableError
 from exo_stream.limits import MIB, Limits
 from exo_stream.producers import WINDOW
+from exo_stream.protocol import canonical_messages as c
 from exo_stream.protocol import closing, codec
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.closing import Advice
@@ -282,6 +283,17 @@ class Connection:
     def _answer(self, reply: m.Reply) -> None:
         self.answered = True
         call = self.calls.pop(reply.id)
-        if isinstance(reply, m.Rows) and reply.more and call.abandoned:
+        if call.abandoned and _is_held(reply):
             self.note(m.ScanClose(reply.id))
         call.set(reply)
+
+
+def _is_held(reply: m.Reply) -> bool:
+    """Whether the server holds a snapshot under the answer's id, which somebody must let go."""
+    match reply:
+        case m.Rows(more=more):
+            return more
+        case c.StateRows(id=id_, snapshot=snapshot, resume=resume):
+            return id_ == snapshot and resume is not None
+        case _:
+            return isinstance(reply, c.SnapshotOpened)

@@ -13,6 +13,7 @@ import trio
 
 from exo_stream.client.address import parse_url
 from exo_stream.client.call import Call, Retry
+from exo_stream.client.canonical import RemoteCanonical
 from exo_stream.client.dialing import Dial, dialing
 from exo_stream.client.link import Link
 from exo_stream.client.patience import Patience
@@ -77,6 +78,7 @@ class Client:
     def __init__(self, link: Link) -> None:
         self._link = link
         self.streams = RemoteStreams(link)
+        self.canonical = RemoteCanonical(link)
 
     @property
     def log_id(self) -> str:

@@ -92,6 +92,13 @@ class Link:
                     self._waiting.remove(call)
                     call.release()
 
+    def post(self, call: Call) -> None:
+        """Make ``call`` and wait for nothing; a client that is closed does not."""
+        if not (self._closed or self._finishing):
+            self._waiting.append(call)
+            self._bell.ring()
+            self._demand.ring()
+
     async def pause(self, attempt: int) -> None:
         """Wait before the next attempt of something."""
         # Jitter, not a secret.

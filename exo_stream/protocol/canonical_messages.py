@@ -39,16 +39,20 @@ class OpenSnapshot:
 class ReadState:
     """Read keys of the state, in a snapshot or, if that is 0, as they are now; answered by
     ``StateValues`` in the order asked.
+
+    Without ``values`` only versions are asked for: a value is then empty, or None.
     """
 
     id: int
     snapshot: int
     keys: tuple[bytes, ...]
+    values: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ScanState:
-    """Read a page of the pairs with ``start <= key < end``; answered by ``StateRows``.
+    """Read up to ``rows_max`` of the pairs with ``start <= key < end``, fewer if they are large;
+    answered by ``StateRows``.
 
     ``snapshot`` 0 opens one, which stays open under this id if there are more pages to come.
     """
@@ -58,7 +62,7 @@ class ScanState:
     start: bytes
     end: bytes | None
     reverse: bool
-    limit: int | None
+    rows_max: int
     keys_only: bool
 
 

@@ -72,11 +72,11 @@ _READ: Final = (sorts.UINT, sorts.FLAG)
 
 _CANONICAL_SHAPES: Final = (
     _shape("open_snapshot", c.OpenSnapshot, _U),
-    _shape("read_state", c.ReadState, _U, _U, sorts.KEYS),
+    _shape("read_state", c.ReadState, _U, _U, sorts.KEYS, sorts.FLAG),
     _shape(
         "scan_state",
         c.ScanState,
-        *(_U, _U, _B, sorts.OPTIONAL_BYTES, sorts.FLAG, sorts.OPTIONAL_UINT, sorts.FLAG),
+        *(_U, _U, _B, sorts.OPTIONAL_BYTES, sorts.FLAG, _U, sorts.FLAG),
     ),
     _shape("read_events", c.ReadEvents, _U, _U, _U),
     _shape(

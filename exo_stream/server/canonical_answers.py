@@ -147,19 +147,20 @@ class CanonicalAnswers:
         rows = await self._reads.rows(
             version,
             [*[_LOW + key for key in request.keys], _RECORD],
-            bytes_max=self._limits.message_bytes_max,
+            bytes_max=self._limits.message_bytes_max if request.values else None,
+            values=request.values,
         )
         values = [
             StateValue(0, None)
             if row is None or row.value is None
-            else StateValue(row.sequence, row.value)
+            else StateValue(row.sequence, row.value if request.values else b"")
             for row in rows[:-1]
         ]
         reply = StateValues(request.id, version.frontier, _changed(rows[-1]), tuple(values))
         return self._sendable(reply)
 
     async def _scan(self, request: ScanState) -> StateRows:
-        check_bounds(request.start, request.end, request.limit)
+        check_bounds(request.start, request.end, request.rows_max)
         id_ = request.snapshot or request.id
         if not request.snapshot:
             self._snapshots[id_] = self._holder.open()
@@ -176,16 +177,15 @@ class CanonicalAnswers:
     async def _page(self, request: ScanState, id_: int, version: Version) -> StateRows:
         low = _LOW + request.start
         high = _HIGH if request.end is None else max(low, _LOW + request.end)
-        limit = self._limits.page_rows_max if request.limit is None else request.limit
         _, changed = await self._record(version)
         rows: Sequence[Row] = ()
         resume = None
-        if limit and low < high:
+        if request.rows_max and low < high:
             page = await self._reads.page(
                 version,
                 low,
                 high,
-                rows_max=limit,
+                rows_max=request.rows_max,
                 bytes_max=self._limits.frame_bytes_max,
                 forward=not request.reverse,
             )
@@ -197,8 +197,7 @@ class CanonicalAnswers:
                 if row.value is not None
             ]
         )
-        is_done = resume is None or (request.limit is not None and len(pairs) >= request.limit)
-        onward = None if is_done or resume is None else resume[1:]
+        onward = None if resume is None else resume[1:]
         return self._sendable(StateRows(request.id, id_, version.frontier, changed, pairs, onward))
 
     async def _read_events(self, request: ReadEvents) -> EventsRead:

@@ -1,0 +1,266 @@
+"""The canonical store of a server, from afar: the same transactions, values and errors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Self
+
+import trio
+
+from exo_stream.canonical.changes import CommitInfo
+from exo_stream.canonical.events import check_ids
+from exo_stream.canonical.ranges import after_prefix, over
+from exo_stream.canonical.state import check_key
+from exo_stream.canonical.store import CanonicalMeta
+from exo_stream.client.call import Call
+from exo_stream.client.event_iter import RemoteEventIter, read_events
+from exo_stream.client.link import Link
+from exo_stream.client.remote_pauses import RemotePauses
+from exo_stream.client.state_ranges import RemoteSnapshot, RemoteStateIter
+from exo_stream.client.write_txn import RemoteWriteTxn, read_state
+from exo_stream.errors import InvalidRequestError, TransactionConflictError
+from exo_stream.model import SEQUENCE_MAX
+from exo_stream.protocol import canonical_messages as c
+
+ATTEMPTS_MAX: Final = 32
+PAUSE_SECONDS_MIN: Final = 0.002
+"""The longest pause before the second attempt; it doubles from one to the next."""
+PAUSE_SECONDS_MAX: Final = 0.5
+
+Body = Callable[[RemoteWriteTxn], Awaitable[None]]
+
+
+class RemoteCanonical:
+    """State and events of a server that change together: ``client.canonical``.
+
+    Transactions are optimistic: the server holds nothing for them, and judges what was read when
+    it decides the commit. So there is no slot to wait for, and no ``lock_manager``.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._pauses = RemotePauses(link, all_faces=False)
+
+    async def meta(self) -> CanonicalMeta:
+        """The next event id, the seal, and the times, as of now."""
+        found = await self._meta()
+        return CanonicalMeta(
+            found.next_event_id,
+            found.sealed_event_id,
+            found.schema_version,
+            found.created_at,
+            found.updated_at,
+            found.sequence,
+        )
+
+    def read_txn(self) -> RemoteReadTxn:
+        """A snapshot of state and events; ``async with canonical.read_txn() as txn:``."""
+        return RemoteReadTxn(self._link)
+
+    def write_txn(self) -> RemoteWriteTxn:
+        """A write transaction; ``async with canonical.write_txn() as txn:``.
+
+        Unlike the platform's it waits for nobody; PausedError and SealedError come at its commit.
+        """
+        return RemoteWriteTxn(self._link)
+
+    async def transact(self, body: Body, *, attempts_max: int = ATTEMPTS_MAX) -> CommitInfo:
+        """Run ``body`` in a transaction and commit it; if it is in conflict, once more.
+
+        ``body`` must be fit to be run several times. Between two attempts there is a pause of a
+        random length up to a bound that doubles. Raises the TransactionConflictError of the last
+        of ``attempts_max``, and what ``body`` raises.
+        """
+        if type(attempts_max) is not int or attempts_max < 1:
+            raise InvalidRequestError("there is at least one attempt")
+        attempt = 1
+        while True:
+            try:
+                return await self.submit_write(body)
+            except TransactionConflictError:
+                if attempt >= attempts_max:
+                    raise
+            longest = min(PAUSE_SECONDS_MIN * 2.0 ** min(attempt, 32), PAUSE_SECONDS_MAX)
+            # Jitter, not a secret.
+            await trio.sleep(random.random() * longest)  # noqa: S311
+            attempt += 1
+
+    async def submit_write(self, write: Body) -> CommitInfo:
+        """Run ``write`` in a write transaction, and commit it; a conflict is not tried again."""
+        async with self.write_txn() as txn:
+            await write(txn)
+            return await txn.commit()
+
+    async def iter_events(
+        self, first: int = 0, end: int | None = None, *, follow: bool = False
+    ) -> RemoteEventIter:
+        """The events with ``first <= id < end``; without an ``end`` up to the newest one now.
+
+        With ``follow`` it goes on with every event that comes, up to ``end`` if there is one.
+        """
+        check_ids(first, end)
+        if follow:
+            await trio.lowlevel.checkpoint()
+            until = SEQUENCE_MAX + 1 if end is None else end
+        else:
+            newest = (await read_events(self._link, 0, 0)).next_event_id
+            until = newest if end is None else min(end, newest)
+        return RemoteEventIter(self._link, first, until, follow=follow)
+
+    def range(
+        self,
+        start: bytes = b"",
+        end: bytes | None = None,
+        *,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> RemoteStateIter:
+        """The pairs with ``start <= key < end`` in key order, on one snapshot.
+
+        To the last if ``end`` is None. The snapshot is that of its first step.
+        """
+        return RemoteStateIter(self._link, start, end, reverse=reverse, limit=limit)
+
+    def scan_prefix(
+        self, prefix: bytes, *, reverse: bool = False, limit: int | None = None
+    ) -> RemoteStateIter:
+        """The pairs whose key starts with ``prefix``, in key order, on one snapshot."""
+        if type(prefix) is not bytes:
+            raise InvalidRequestError("a prefix is bytes")
+        return self.range(prefix, after_prefix(prefix), reverse=reverse, limit=limit)
+
+    async def seal(self) -> int:
+        """Refuse every write from now on, also after a restart; the id of the last event.
+
+        Nothing commits after it has returned. A store without events is not sealed, and 0 is the
+        answer.
+        """
+        reply = await self._link.ask(Call(lambda id_, _: c.Seal(id_)))
+        assert isinstance(reply, c.Sealed), reply
+        return reply.event_id
+
+    async def unseal(self) -> None:
+        """Take writes again."""
+        await self._link.ask(Call(lambda id_, _: c.Unseal(id_)))
+
+    async def pause_ingestion(self) -> None:
+        """Refuse new transactions, of everybody; return once those under way are over.
+
+        Pauses nest. One that is cancelled before it returns has not happened. It outlives this
+        client, so that nothing is written behind anybody's back: ``resume_all``, or
+        ``exo-stream resume``, ends one that was left behind.
+        """
+        await self._pauses.begin()
+
+    async def resume_ingestion(self) -> None:
+        """Undo this client's last pause; without any it does nothing."""
+        await self._pauses.end()
+
+    async def resume_all(self) -> int:
+        """End every pause that was asked for from afar, by whomever; how many there were."""
+        return await self._pauses.end_all()
+
+    async def is_paused(self) -> bool:
+        """Whether writes are refused, by a pause of the store or of all faces."""
+        return (await self._meta()).is_paused
+
+    async def _meta(self) -> c.StoreMeta:
+        reply = await self._link.ask(Call(lambda id_, _: c.ReadMeta(id_)))
+        assert isinstance(reply, c.StoreMeta), reply
+        return reply
+
+
+class RemoteReadTxn:
+    """The store at one sequence: its state, ranges of it, and the events up to it.
+
+    The server holds it for the connection: raises SnapshotExpiredError once that is lost, or after
+    ``snapshot_seconds_max``, or if ``snapshots_per_connection_max`` are held.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._held: RemoteSnapshot | None = None
+        self._entered = False
+
+    async def __aenter__(self) -> Self:
+        assert not self._entered, "a read transaction is entered once"
+        self._entered = True
+        snapshot = RemoteSnapshot(self._link)
+        await snapshot.open()
+        self._held = snapshot
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        snapshot, self._held = self._held, None
+        if snapshot is not None:
+            snapshot.close()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    @property
+    def sequence(self) -> int:
+        """The sequence number it shows the store at."""
+        return self._snapshot().opened.sequence
+
+    async def get_state(self, key: bytes) -> bytes | None:
+        """The key's value, None if it is absent."""
+        check_key(key, "get_state")
+        reply = await read_state(self._link, [key], values=True, snapshot=self._snapshot())
+        return reply.values[0].value
+
+    async def exists(self, key: bytes) -> bool:
+        """Whether the key is there."""
+        check_key(key, "get_state")
+        reply = await read_state(self._link, [key], values=False, snapshot=self._snapshot())
+        return reply.values[0].version > 0
+
+    def range(
+        self,
+        start: bytes = b"",
+        end: bytes | None = None,
+        *,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> RemoteStateIter:
+        """The pairs with ``start <= key < end`` in key order; to the last if ``end`` is None."""
+        return RemoteStateIter(
+            self._link,
+            start,
+            end,
+            reverse=reverse,
+            limit=limit,
+            snapshot=self._snapshot(),
+            check=self._check_open,
+        )
+
+    def scan_prefix(
+        self, prefix: bytes, *, reverse: bool = False, limit: int | None = None
+    ) -> RemoteStateIter:
+        """The pairs whose key starts with ``prefix``, in key order."""
+        return self.range(prefix, after_prefix(prefix), reverse=reverse, limit=limit)
+
+    async def next_event_id(self) -> int:
+        """The id that the first event after this snapshot has."""
+        await trio.lowlevel.checkpoint()
+        return self._snapshot().opened.next_event_id
+
+    async def iter_events(self, first: int = 0, end: int | None = None) -> RemoteEventIter:
+        """The events with ``first <= id < end``, none that this snapshot does not show."""
+        check_ids(first, end)
+        newest = await self.next_event_id()
+        until = newest if end is None else min(end, newest)
+        return RemoteEventIter(self._link, first, until)
+
+    def _check_open(self) -> None:
+        self._snapshot()
+
+    def _snapshot(self) -> RemoteSnapshot:
+        if self._held is None:
+            raise over("read transaction")
+        return self._held
