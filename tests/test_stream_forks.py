@@ -78,6 +78,34 @@ async def test_a_fork_without_an_offset_leaves_at_the_tail(world: World) -> None
     assert (again.created, again.next_offset) == (False, at(11))
 
 
+async def test_a_fork_may_be_asked_for_again_when_its_source_is_gone(world: World) -> None:
+    """The answer to the first request may have been lost."""
+    await forked(world)
+    await world.streams.create_fork("f", "s", offset=at(3), sub_offset=2, messages=[b"!"])
+    await world.streams.delete("s")
+    again = await world.streams.create_fork("f", "s", offset=at(3), sub_offset=2, messages=[b"!"])
+    assert (again.created, again.next_offset) == (False, at(6))
+    with pytest.raises(StreamConfigMismatchError):
+        await world.streams.create_fork("f", "s", offset=at(3), sub_offset=1)
+    with pytest.raises(StreamConfigMismatchError):
+        await world.streams.create_fork("f", "another")
+    with pytest.raises(ForkFromTombstoneError):
+        await world.streams.create_fork("g", "s")
+    assert await world.text("f") == b"onetw!"
+
+
+async def test_a_fork_at_the_oldest_may_be_asked_for_again(world: World) -> None:
+    config = StreamConfig("text/plain", retention_bytes=5)
+    await world.streams.create_stream("s", config)
+    for data in (b"one", b"two", b"three"):
+        await world.streams.append("s", data)
+    await world.upkeep()
+    await world.streams.create_fork("f", "s", offset="-1")
+    assert not (await world.streams.create_fork("f", "s", offset="-1")).created
+    with pytest.raises(StreamConfigMismatchError):
+        await world.streams.create_fork("f", "s", offset=at(11))
+
+
 @pytest.mark.parametrize(
     ("content_type", "messages", "offset", "sub_offset", "expected"),
     [

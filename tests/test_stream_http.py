@@ -239,6 +239,9 @@ async def test_a_fork_has_its_source_s_offsets_and_its_own_end() -> None:
         assert (await world.ask("PUT", "a", headers=TEXT)).code == "PATH_BLOCKED"
         again = {"stream-forked-from": "/v1/stream/a"}
         assert (await world.ask("PUT", "g", headers=again)).code == "FORK_FROM_TOMBSTONE"
+        # Asked again the fork is there, though its source is not.
+        retried = await world.ask("PUT", "f", b"X", fork)
+        assert (retried.status, retried.next) == (200, offset(4))
         assert (await world.ask("GET", "f")).body == b"abcX"
 
 

@@ -17,6 +17,7 @@ from exo_stream.limits import Limits
 from exo_stream.model import Keyspace
 from exo_stream.storage.memory_engine import MemoryEngine
 from exo_stream.stream_errors import OffsetConflictError, StreamGoneError, StreamNotFoundError
+from exo_stream.streams.removal import REMAINDER
 from exo_stream.streams.values import StreamConfig, StreamProducer
 from exo_stream.testing import FakeClock, in_place
 from tests.nine_methods import NineMethods
@@ -310,6 +311,9 @@ def test_cancelled_at_any_step_every_method_is_whole() -> None:
             await trio.testing.wait_all_tasks_blocked()
             await check_streams(platform)
             assert len(platform.sources.interest) == 0
+            await trio.sleep(2)
+            left = await rows(platform, Keyspace.STREAM_UPKEEP)
+            assert [key for key in left if key.startswith(REMAINDER)] == []
             for name in ("s", "f"):
                 if await platform.streams.exists(name):
                     page = await platform.streams.read(name)

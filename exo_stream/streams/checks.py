@@ -16,7 +16,13 @@ from exo_stream.selectors import (
     check_selector,
     selector_for,
 )
-from exo_stream.stream_errors import EmptyAppendError, InvalidStreamNameError, StreamTooLargeError
+from exo_stream.stream_errors import (
+    EmptyAppendError,
+    InvalidOffsetError,
+    InvalidStreamNameError,
+    StreamTooLargeError,
+)
+from exo_stream.streams.offset import Offset, Where, offset_of
 from exo_stream.streams.values import StreamConfig, StreamProducer
 from exo_stream.writes import check_keys
 
@@ -185,3 +191,13 @@ def chosen_selector(
         return StreamSelector(stream)
     check_text("a prefix", streams_prefix or "")
     return StreamSelector(streams_prefix or "", is_prefix=True)
+
+
+def checked_expected(offset: Where | None) -> Offset | None:
+    """Where the tail is expected; raise InvalidOffsetError for an offset that says nothing."""
+    if offset is None:
+        return None
+    expected = offset_of(offset)
+    if expected.is_now:
+        raise InvalidOffsetError("an expected offset is one, not now")
+    return expected

@@ -7,6 +7,7 @@ decided, unless the source is another stream of that name by then.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import trio
 
@@ -18,7 +19,7 @@ from exo_stream.stream_errors import (
     StreamNotFoundError,
 )
 from exo_stream.streams.accesses import Accesses
-from exo_stream.streams.creation import ForkPoint
+from exo_stream.streams.creation import NOWHERE, Fork, ForkPoint
 from exo_stream.streams.messages import Stored
 from exo_stream.streams.offset import Offset
 from exo_stream.streams.reading import Reader
@@ -27,7 +28,7 @@ from exo_stream.streams.record import Record
 
 async def fork_point(
     reader: Reader,
-    source: str,
+    request: Fork,
     where: Offset | None,
     sub_offset: int,
     *,
@@ -36,8 +37,14 @@ async def fork_point(
 ) -> ForkPoint:
     """The point at ``where``, the tail if None, and ``sub_offset`` of the append behind it.
 
-    Raises as ``Streams.create_fork`` does.
+    If there is a stream of the fork's name the point is only what was asked: the decision compares
+    it, and the source may be gone by then. Raises as ``Streams.create_fork`` does.
     """
+    if sub_offset and (where is None or where.is_now):
+        raise InvalidOffsetError("nothing follows the tail, so there is nothing to cut")
+    own, source = await reader.record(request.name), request.source
+    if own is not None and not own.deleted and not accesses.expired(own, now):
+        return _as_asked(own, where, sub_offset)
     record = await reader.record(source)
     if record is None:
         raise StreamNotFoundError(source)
@@ -46,8 +53,6 @@ async def fork_point(
     if accesses.expired(record, now):
         raise StreamNotFoundError(source)
     if where is None or where.is_now:
-        if sub_offset:
-            raise InvalidOffsetError("nothing follows the tail, so there is nothing to cut")
         return ForkPoint(record.incarnation, None)
     if where > Offset.at(record.tail):
         raise ForkOffsetBeyondTailError(f"the source's tail is at {Offset.at(record.tail)}")
@@ -58,6 +63,17 @@ async def fork_point(
     through = await _through(reader, record, where.position)
     copied = await _copied(reader, record, where.position, sub_offset) if sub_offset else ()
     return ForkPoint(record.incarnation, where.position, sub_offset, through, copied)
+
+
+def _as_asked(own: Record, where: Offset | None, sub_offset: int) -> ForkPoint:
+    """A point to compare with that of a fork which is there already; to fork there, look again."""
+    if where is None or where.is_now:
+        return replace(NOWHERE, sub_offset=sub_offset)
+    position = where.position
+    if not position and own.origin is not None and own.origin.offset <= own.low:
+        # The start was the oldest that the source still had.
+        position = own.origin.offset
+    return replace(NOWHERE, offset=position, sub_offset=sub_offset)
 
 
 async def _through(reader: Reader, record: Record, position: int) -> int:

@@ -16,7 +16,6 @@ from exo_stream.model import Keyspace, row_key
 from exo_stream.payload import ENTRY_BYTES
 from exo_stream.stream_errors import (
     EmptyAppendError,
-    InvalidOffsetError,
     OffsetEvictedError,
     StreamGoneError,
     StreamNotFoundError,
@@ -355,9 +354,9 @@ class Streams:
     async def _fork(self, request: Fork, where: Offset | None, sub_offset: int) -> CreateResult:
         while True:
             async with self._version() as reader:
-                now, source = self._ground.clock(), request.source
+                now = self._ground.clock()
                 point = await fork_point(
-                    reader, source, where, sub_offset, accesses=self.accesses, now=now
+                    reader, request, where, sub_offset, accesses=self.accesses, now=now
                 )
             asked = replace(request, point=point)
             size = _size([*request.messages, *point.copied])
@@ -388,7 +387,7 @@ class Streams:
             producer,
             bool(close),
             seq,
-            _expected(expected),
+            checks.checked_expected(expected),
         )
 
     def _append(self, request: Append) -> Decision[AppendResult | ProducerAppendResult | Refused]:
@@ -407,7 +406,11 @@ class Streams:
                         noted.append(key)
             return verdict
 
-        answer = await self._ground.decide(noting, size=size, frees=frees)
+        try:
+            answer = await self._ground.decide(noting, size=size, frees=frees)
+        except trio.Cancelled:
+            self.upkeep.doubt()
+            raise
         if noted:
             self.upkeep.note(noted)
         if isinstance(answer, Refused):
@@ -489,12 +492,3 @@ class Streams:
 def _size(messages: Sequence[bytes]) -> int:
     """What an append holds in memory while it waits, in bytes."""
     return sum(map(len, messages)) + ENTRIES * ENTRY_BYTES
-
-
-def _expected(offset: Where | None) -> Offset | None:
-    if offset is None:
-        return None
-    expected = offset_of(offset)
-    if expected.is_now:
-        raise InvalidOffsetError("an expected offset is one, not now")
-    return expected

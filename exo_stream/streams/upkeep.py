@@ -45,7 +45,12 @@ class Upkeep:
         self._bell = Bell()
         self._next_look = 0
         self._has_remainders = True
+        self._is_in_doubt = False
         self._is_over = False
+
+    def doubt(self) -> None:
+        """Something may be written that nobody notes: whoever asked for it has left."""
+        self._is_in_doubt = True
 
     def note(self, keys: Iterable[bytes]) -> None:
         """These keys of STREAM_UPKEEP have been written."""
@@ -68,6 +73,7 @@ class Upkeep:
         await trio.lowlevel.checkpoint_if_cancelled()
         while not (self._is_over or self._reads.engine.own_sequences):
             try:
+                await self._resolve_doubt()
                 await self._drop_remainders()
                 await self.sweep()
             except PlatformClosedError:
@@ -76,6 +82,14 @@ class Upkeep:
                 log.warning("upkeep of streams postponed", error=str(error))
             with trio.move_on_after(TICK_SECONDS):
                 await self._bell.wait()
+
+    async def _resolve_doubt(self) -> None:
+        """Look for everything anew, once all that was handed over is written."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._is_in_doubt:
+            self._is_in_doubt = False  # first, for more may come meanwhile
+            await self._ground.settle()
+            self._next_look, self._has_remainders = 0, True
 
     async def sweep(self) -> int:
         """Look at every stream whose time has come; answer how many of them had expired."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -22,6 +23,7 @@ from exo_stream.protocol.streams.names import source_name
 from exo_stream.protocol.streams.problems import refused
 from exo_stream.server.request import Request
 from exo_stream.server.streams.service import CLOSED, Service, empty
+from exo_stream.stream_errors import StreamGoneError, StreamNotFoundError
 from exo_stream.streams.values import (
     AppendResult,
     CreateResult,
@@ -134,7 +136,7 @@ class Writing:
         messages = []
         if body:
             if content_type is None:
-                content_type = (await streams.head(source)).config.content_type
+                content_type = await self._inherited_type(name, source)
             messages = await self._messages(content_type, body)
         return await streams.create_fork(
             name,
@@ -149,6 +151,13 @@ class Writing:
             messages=messages,
             close=asked.is_closed,
         )
+
+    async def _inherited_type(self, name: str, source: str) -> str:
+        """Of a fork that is there already its own: its source may be gone."""
+        streams = self._service.streams
+        with suppress(StreamNotFoundError, StreamGoneError):
+            return (await streams.head(name)).config.content_type
+        return (await streams.head(source)).config.content_type
 
     async def _appended(self, asked: AskedAppend, body: bytes) -> list[bytes]:
         """What a POST appends: nothing only if it closes."""
