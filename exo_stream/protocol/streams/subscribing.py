@@ -111,7 +111,7 @@ def body_of(body: bytes) -> Mapping[str, object]:
 def asked_subscription(value: Mapping[str, object]) -> AskedSubscription:
     """What the body of a PUT asks for. Raises AskedWrongError."""
     kind = value.get("type")
-    if kind not in {"webhook", "pull-wake"}:
+    if kind not in ("webhook", "pull-wake"):  # a tuple: a stranger's value may have no hash
         raise AskedWrongError('type is "webhook" or "pull-wake"')
     pattern = _text(value, "pattern")
     pattern = trimmed(pattern) if pattern else None

@@ -85,7 +85,9 @@ class Webhooks:
         except trio.TooSlowError:
             raise WebhookError(f"no answer within {self._seconds_max} seconds") from None
         except (trio.BrokenResourceError, OSError, h11.ProtocolError, UnicodeError) as error:
-            raise WebhookError(str(error) or type(error).__name__) from None
+            # Of a handshake that failed only the cause says why.
+            reason = str(error) or str(error.__cause__ or "")
+            raise WebhookError(reason or type(error).__name__) from None
         if not 200 <= reply.status < 300:
             raise WebhookError(f"answered {reply.status}")
         return reply
