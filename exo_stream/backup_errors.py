@@ -1,4 +1,14 @@
-"""The errors of backups: each names the path it is about, and what it is."""
+"""The errors of backups: each names the ``path`` it is about. They are of one machine, no wire's.
+
+ExoStreamError
+└─ BackupError                backup_failed        it could not be taken, or read
+   ├─ BackupDamagedError      backup_damaged       a file is missing, or not what was written
+   ├─ BackupFormatError       backup_format        of a newer format
+   ├─ BackupKeyError          backup_key           no key, or another one
+   ├─ FullBackupNeededError   full_backup_needed   the log does not go on from the parent
+   ├─ RestorePointError       restore_point        the backup does not reach so far
+   └─ RestoreRefusedError     restore_refused      there is something already
+"""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from exo_stream.backup.reading import (
 from exo_stream.backup.sealing import BackupKey
 from exo_stream.backup_errors import BackupDamagedError, BackupKeyError, RestoreRefusedError
 from exo_stream.canonical.record import RECORD_KEY, read_record
+from exo_stream.canonical.verify import CanonicalCheck
 from exo_stream.errors import CorruptionError, InvalidRequestError
 from exo_stream.limits import MIB, Limits
 from exo_stream.logger import log
@@ -40,7 +41,7 @@ from exo_stream.storage.store_writer import StoreWriter, renew_log_id
 from exo_stream.storage.verify import verify
 from exo_stream.streams.verify import StreamCheck
 
-FACES: Final[tuple[MakeFaceCheck, ...]] = (StreamCheck,)
+FACES: Final[tuple[MakeFaceCheck, ...]] = (StreamCheck, CanonicalCheck)
 """The faces whose rows are checked besides."""
 
 _BATCH_BYTES_MAX: Final = 256 * MIB
