@@ -17,6 +17,13 @@ from exo_stream.errors import RemoteProtocolError
 from exo_stream.model import Entry
 from exo_stream.protocol import codec
 from exo_stream.protocol import messages as m
+from exo_stream.protocol.canonical_messages import (
+    Commit,
+    PauseWrites,
+    ResumeWrites,
+    Seal,
+    Unseal,
+)
 from exo_stream.protocol.policies import PrunePolicies, SetRetention
 from exo_stream.protocol.stream_messages import (
     AppendStream,
@@ -77,8 +84,20 @@ def test_the_schema_can_say_no() -> None:
 
 
 STRICT = (
-    m.Write | m.Prune | PrunePolicies | SetRetention | CreateStream | ForkStream | AppendStream
-) | DeleteStream
+    m.Write
+    | m.Prune
+    | PrunePolicies
+    | SetRetention
+    | CreateStream
+    | ForkStream
+    | AppendStream
+    | DeleteStream
+    | Commit
+    | Seal
+    | Unseal
+    | PauseWrites
+    | ResumeWrites
+)
 
 
 @pytest.mark.parametrize("message", FROM_CLIENT + FROM_SERVER, ids=repr)

@@ -8,6 +8,7 @@ from exo_stream.keys import MatchKey
 from exo_stream.model import SEQUENCE_MAX, Cursor, Entry, Keyspace
 from exo_stream.policies.result import PruneCounts
 from exo_stream.producers import Producer
+from exo_stream.protocol import canonical_messages as c
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
 from exo_stream.protocol import reductions as r
@@ -108,6 +109,28 @@ FROM_CLIENT: Final[tuple[m.Message, ...]] = (
     s.DeleteStream(39, "a"),
     s.ListStreams(40, "a/", "", 10),
     s.CleanUpStreams(41),
+    c.OpenSnapshot(50),
+    c.ReadState(51, 0, (b"k",), values=True),
+    c.ReadState(52, 50, (), values=False),
+    c.ScanState(53, 0, b"", None, reverse=False, rows_max=10, keys_only=False),
+    c.ScanState(54, 50, b"a", b"b", reverse=True, rows_max=0, keys_only=True),
+    c.ReadEvents(55, 0, 10),
+    c.Commit(56, (), ()),
+    c.Commit(
+        57,
+        (c.StateVersion(b"a", 0), c.StateVersion(b"b", SEQUENCE_MAX)),
+        ((b"a", b""), (b"b", None)),
+        (b"event", b""),
+        9,
+        0,
+        Producer(b"p", 0, 1),
+    ),
+    c.ReadMeta(58),
+    c.Seal(59),
+    c.Unseal(60),
+    c.PauseWrites(61, b"name", all_faces=False),
+    c.ResumeWrites(62, None, all_faces=True),
+    c.ResumeWrites(63, b"name", all_faces=False),
     m.Unsubscribe(9),
     m.SnapshotNext(11),
     m.Goodbye("done"),
@@ -154,6 +177,19 @@ FROM_SERVER: Final[tuple[m.Message, ...]] = (
     s.StreamsListed(40, (DESCRIPTION, DESCRIPTION), "a/b"),
     s.StreamsListed(40, (), None),
     s.StreamsCleanedUp(41, 2),
+    c.SnapshotOpened(50, 9, 8, 3),
+    c.StateValues(51, 9, 8, (c.StateValue(0, None), c.StateValue(8, b""))),
+    c.StateRows(53, 53, 9, 8, ((b"a", b"1"), (b"b", b"")), b"c"),
+    c.StateRows(54, 50, 9, 8, ((b"a", None),), None),
+    c.EventsRead(55, 0, 2, (b"one", b"")),
+    c.Committed(56, 0, None, None, 0, 0, 8),
+    c.Committed(57, 2, 0, 1, 1, 1, 9),
+    c.StoreMeta(58, 0, None, 0, None, None, 0, False, False),
+    c.StoreMeta(58, 2, 1, 0, "2026-11-21T22:00:00Z", "2026-11-21T22:00:00Z", 9, True, True),
+    c.Sealed(59, 1),
+    c.Unsealed(60),
+    c.Paused(61),
+    c.Resumed(62, 2),
     m.Subscribed(9, CURSOR),
     m.SnapshotBegin(9, 7),
     m.Snapshot(9, ENTRIES),

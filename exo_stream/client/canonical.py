@@ -17,6 +17,7 @@ from exo_stream.canonical.store import CanonicalMeta
 from exo_stream.client.call import Call
 from exo_stream.client.event_iter import RemoteEventIter, read_events
 from exo_stream.client.link import Link
+from exo_stream.client.remote_batch import RemoteBatch
 from exo_stream.client.remote_pauses import RemotePauses
 from exo_stream.client.state_ranges import RemoteSnapshot, RemoteStateIter
 from exo_stream.client.write_txn import RemoteWriteTxn, read_state
@@ -65,6 +66,10 @@ class RemoteCanonical:
         Unlike the platform's it waits for nobody; PausedError and SealedError come at its commit.
         """
         return RemoteWriteTxn(self._link)
+
+    def batch(self) -> RemoteBatch:
+        """An empty write batch."""
+        return RemoteBatch(self._link)
 
     async def transact(self, body: Body, *, attempts_max: int = ATTEMPTS_MAX) -> CommitInfo:
         """Run ``body`` in a transaction and commit it; if it is in conflict, once more.

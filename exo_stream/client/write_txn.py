@@ -64,9 +64,7 @@ class RemoteWriteTxn:
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._entered:
-            raise over("write transaction")
-        self._entered = self._open = True
+        self.begin()
         return self
 
     async def __aexit__(
@@ -78,6 +76,12 @@ class RemoteWriteTxn:
         if self._open:
             self.abort()
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def begin(self) -> None:
+        """What entering its block does: it can be done once."""
+        if self._entered:
+            raise over("write transaction")
+        self._entered = self._open = True
 
     def abort(self) -> None:
         """Undo everything: there is nothing but what it has collected."""
