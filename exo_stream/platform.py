@@ -99,8 +99,7 @@ class Platform:
     async def pause_ingestion(self) -> None:
         """Refuse the writes of every face with PausedError; return once those under way are done.
 
-        Reads, feeds and the upkeep of the file go on. Pauses nest, as many ``resume_ingestion``
-        undo them; one that is cancelled before it returns, by a deadline say, has not happened.
+        Reads, feeds and upkeep go on. Pauses nest; one cancelled before it returns never happened.
         """
         await self._ground.pause.pause(self._ground.settle)
 
@@ -116,8 +115,7 @@ class Platform:
         """Write all pairs or none, as one batch; return its sequence number, once it is durable.
 
         A key may stand there twice: the last value wins, the log keeps both. Raises
-        InvalidRequestError, LimitExceededError, StoreError (nothing was kept) or
-        OutcomeUnknownError.
+        InvalidRequestError, LimitExceededError, StoreError (nothing kept) or OutcomeUnknownError.
         """
         return await self.write(puts=kvs)
 
@@ -425,8 +423,10 @@ class Platform:
         values: Sequence[ValueFilter] | None = None,
         stream: str | None = None,
         streams_prefix: str | None = None,
+        events: bool = False,
         after: Cursor | str | None = None,
         from_sequence: int | None = None,
+        from_event: int | None = None,
         start: Literal["oldest", "now"] | None = None,
         last: int | None = None,
         since_time: datetime | None = None,
@@ -436,21 +436,22 @@ class Platform:
 
         With ``match`` only entries of which the rest of the key matches one of these, with
         ``values`` only those whose value passes one of these filters, which no deletion does.
-        ``after`` a cursor (exclusive), ``from_sequence`` (inclusive), ``start`` ``"oldest"`` or
-        ``"now"``, the ``last`` so many sequence numbers, ``since_time``, or with ``snapshot``
-        the matching rows of the table first. Use it as ``async with platform.subscribe() as
-        feed: async for batch in feed: …``. Instead of keys it may follow a ``stream``, or all
-        whose names begin with ``streams_prefix``: ``stream_change`` says what such a batch means.
+        Instead of keys a ``stream``, those begun by ``streams_prefix``, or canonical ``events``.
+        ``after`` a cursor (exclusive), ``from_sequence`` or ``from_event`` (inclusive), ``start``
+        ``"oldest"`` or ``"now"``, the ``last`` so many sequence numbers, ``since_time``, or with
+        ``snapshot`` the matching rows of the table first. In an ``async with``, ``async for``.
         """
         chosen = chosen_start(
             after=after,
             from_sequence=from_sequence,
+            from_event=from_event,
             start=start,
             last=last,
             since_time=since_time,
             snapshot=snapshot,
         )
-        selector = chosen_selector(prefix, match, values, stream, streams_prefix)
+        follows = events or from_event is not None
+        selector = chosen_selector(prefix, match, values, stream, streams_prefix, events=follows)
         return LocalFeed(self.sources, selector, chosen)
 
     async def backup_to(

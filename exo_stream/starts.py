@@ -51,17 +51,25 @@ class Since:
 
 
 @dataclass(frozen=True, slots=True)
+class FromEvent:
+    """Start with the batch of this canonical event, or of the next one that comes."""
+
+    event_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class FromSnapshot:
     """Start with the table's matching rows at one sequence, then follow."""
 
 
-Start = After | FromSequence | Oldest | Now | Last | Since | FromSnapshot
+Start = After | FromSequence | FromEvent | Oldest | Now | Last | Since | FromSnapshot
 
 
 def chosen_start(
     *,
     after: Cursor | str | None = None,
     from_sequence: int | None = None,
+    from_event: int | None = None,
     start: Literal["oldest", "now"] | None = None,
     last: int | None = None,
     since_time: datetime | None = None,
@@ -78,6 +86,7 @@ def chosen_start(
     given = {
         "after": after,
         "from_sequence": from_sequence,
+        "from_event": from_event,
         "start": start,
         "last": last,
         "since_time": since_time,
@@ -88,8 +97,8 @@ def chosen_start(
         raise InvalidRequestError(f"one start at a time, not {' and '.join(chosen)}")
     if after is not None:
         return After(Cursor.parse(after) if isinstance(after, str) else _checked(after, Cursor))
-    if from_sequence is not None:
-        return FromSequence(_checked_sequence(from_sequence))
+    if from_sequence is not None or from_event is not None:
+        return _first_wanted(from_sequence, from_event)
     if last is not None:
         return Last(min(max(0, _checked(last, int)), SEQUENCE_MAX))
     if since_time is not None:
@@ -117,9 +126,22 @@ def _named_start(start: str | None) -> Start:
             raise InvalidRequestError(f"a start is 'oldest' or 'now', not {start!r}")
 
 
+def _first_wanted(sequence: int | None, event_id: int | None) -> FromSequence | FromEvent:
+    if event_id is None:
+        assert sequence is not None
+        return FromSequence(_checked_sequence(sequence))
+    return FromEvent(_checked_event_id(event_id))
+
+
 def _checked_sequence(value: int) -> int:
     if not 1 <= _checked(value, int) <= SEQUENCE_MAX:
         raise InvalidRequestError("the first sequence number is 1")
+    return value
+
+
+def _checked_event_id(value: int) -> int:
+    if not 0 <= _checked(value, int) <= SEQUENCE_MAX:
+        raise InvalidRequestError("an event id is an unsigned 64-bit integer")
     return value
 
 

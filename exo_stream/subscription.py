@@ -36,11 +36,11 @@ from exo_stream.interest import B, Encoder, Interest, Seat
 from exo_stream.limits import Limits
 from exo_stream.matchers import Matcher, RowRange
 from exo_stream.matching import Matching
-from exo_stream.model import Cursor, Entry
+from exo_stream.model import Cursor, Entry, Keyspace, row_key
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import AnySelector, StoreSelector
 from exo_stream.snapshots import Snapshot, SnapshotHolder, Snapshots
-from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Since, Start
+from exo_stream.starts import After, FromEvent, FromSequence, FromSnapshot, Last, Now, Since, Start
 from exo_stream.tail import Tail
 
 
@@ -247,6 +247,8 @@ class Subscription:
                 position = frontier
             case Last(count):
                 position = max(floor - 1, frontier - count)
+            case FromEvent(event_id):
+                return await self._before_event(event_id)
             case Since(committed_at):
                 found = await self._sources.reads.sequence_at(committed_at)
                 # Rows below the floor stay in the file until their turn to be deleted comes, and
@@ -257,6 +259,19 @@ class Subscription:
         if position > frontier:
             raise CursorAheadError(frontier)
         return position
+
+    async def _before_event(self, event_id: int) -> int:
+        """The sequence before the batch of an event; the newest one if it is the next event."""
+        reads = self._sources.reads
+        version = reads.engine.version
+        ids = [event_id, max(0, event_id - 1)]
+        asked = [row_key(Keyspace.EVENT, number.to_bytes(8, "big")) for number in ids]
+        event, previous = await reads.rows(version, asked, values=False)
+        if event is not None:
+            return event.sequence - 1
+        if previous is None and event_id:
+            raise CursorAheadError(version.frontier)
+        return version.frontier
 
     @property
     def _floor(self) -> int:

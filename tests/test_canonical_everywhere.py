@@ -11,6 +11,8 @@ from trio.testing import MockClock
 
 from exo_stream.canonical.changes import CommitInfo
 from exo_stream.errors import (
+    BatchEvictedError,
+    CursorAheadError,
     InvalidRequestError,
     InvalidStateError,
     KeyTooLargeError,
@@ -20,6 +22,7 @@ from exo_stream.errors import (
     ValueTooLargeError,
 )
 from exo_stream.limits import MIB
+from exo_stream.model import Batch
 from tests.test_both_handles import Handle, embedded, remote
 
 
@@ -303,3 +306,35 @@ async def test_a_batch_is_collected_at_leisure_and_committed_once(handle: Handle
         await batch.commit()
     with pytest.raises(InvalidStateError):
         batch.put(b"a", b"2")
+
+
+async def test_events_are_a_feed_by_cursor_or_from_an_id(handle: Handle) -> None:
+    await handle.put_batch([(b"k", b"v")])
+    await write(handle, a=b"1", events=(b"zero", b"one"))
+    await write(handle, a=b"2")
+    await write(handle, events=(b"two",))
+
+    async def first(**options: Any) -> tuple[int, list[tuple[int, bytes | None]], str]:
+        async with handle.subscribe(**options) as feed:
+            async for batch in feed:
+                assert isinstance(batch, Batch)
+                found = [(int.from_bytes(e.key, "big"), e.value) for e in batch.entries]
+                return batch.sequence, found, str(batch.cursor)
+        raise AssertionError
+
+    sequence, found, cursor = await first(events=True)
+    assert (sequence, found) == (2, [(0, b"zero"), (1, b"one")])
+    assert (await first(events=True, after=cursor))[:2] == (4, [(2, b"two")])
+    assert (await first(from_event=1))[0] == 2
+    assert (await first(from_event=2))[0] == 4
+    with pytest.raises(CursorAheadError):
+        await first(from_event=4)
+    async with handle.subscribe(from_event=3) as feed:
+        await write(handle, events=(b"three",))
+        assert (await anext(feed)).cursor.sequence == 5
+    with pytest.raises(InvalidRequestError):
+        handle.subscribe(events=True, prefix=b"p")
+    await handle.prune_batch_log(5)
+    with pytest.raises(BatchEvictedError):
+        await first(from_event=2)
+    assert (await first(from_event=3))[0] == 5

@@ -11,6 +11,7 @@ from exo_stream.errors import InvalidRequestError
 from exo_stream.model import SEQUENCE_MAX, Cursor
 from exo_stream.starts import (
     After,
+    FromEvent,
     FromSequence,
     FromSnapshot,
     Last,
@@ -36,6 +37,7 @@ SECOND_ONE = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
         ({"after": str(CURSOR), "snapshot": True}, After(CURSOR)),
         ({"from_sequence": 3}, FromSequence(3)),
         ({"from_sequence": SEQUENCE_MAX}, FromSequence(SEQUENCE_MAX)),
+        ({"from_event": 0}, FromEvent(0)),
         ({"last": 10}, Last(10)),
         ({"last": -1}, Last(0)),
         ({"last": 1 << 70}, Last(SEQUENCE_MAX)),
@@ -56,6 +58,8 @@ def test_one_start_is_meant(chosen: dict[str, Any], start: Start) -> None:
         {"from_sequence": 0},
         {"from_sequence": SEQUENCE_MAX + 1},
         {"from_sequence": True},
+        {"from_event": -1},
+        {"from_event": 0, "from_sequence": 1},
         {"last": 1.5},
         {"after": 7},
         {"after": "yesterday"},

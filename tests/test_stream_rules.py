@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from exo_stream.errors import InvalidRequestError, RemoteProtocolError
 from exo_stream.limits import Limits
+from exo_stream.model import Keyspace
 from exo_stream.protocol import codec
 from exo_stream.selectors import Selector, StreamSelector
 from exo_stream.stream_errors import (
@@ -238,6 +239,11 @@ def test_what_can_be_is_let_through() -> None:
     assert (clamped.retention_seconds, clamped.retention_bytes) == (10**10, (1 << 63) - 1)
     assert checks.chosen_selector(b"p", None, None, None, None) == Selector(b"p")
     assert checks.chosen_selector(b"", None, None, "s", None) == StreamSelector("s")
+    assert checks.chosen_selector(b"", None, None, None, None, events=True) == Selector(
+        keyspace=Keyspace.EVENT
+    )
+    with pytest.raises(InvalidRequestError):
+        checks.chosen_selector(b"p", None, None, None, None, events=True)
     assert checks.chosen_selector(b"", None, None, None, "") == StreamSelector("", is_prefix=True)
     with pytest.raises(InvalidRequestError):
         checks.chosen_selector(b"", None, None, "s", "t")

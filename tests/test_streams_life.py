@@ -147,6 +147,26 @@ async def test_what_only_frees_goes_on_below_the_low_disk_mark(autojump_clock: M
         assert await rows(world.platform, Keyspace.STREAM_DATA) == []
 
 
+async def test_streams_in_memory_are_bounded_together(autojump_clock: MockClock) -> None:
+    """However many they are, and what the log retains counts; letting go makes room again."""
+    limits = Limits(memory_bytes_max=100_000)
+    async with embedded(MemoryEngine(limits=limits), limits=limits) as world:
+        for number in range(4):
+            await world.streams.create_stream_with_data(f"s{number}", TEXT, [b"x" * 10_000])
+        await world.streams.append("s3", b"x" * 10_000)
+        with pytest.raises(
+            StoreFullError, match=r"in memory holds 10\d,\d+ bytes of at most 100,000"
+        ):
+            await world.streams.append("s0", b"y")
+        assert await world.text("s0") == b"x" * 10_000
+        await world.streams.delete("s1")
+        await world.upkeep()
+        await world.platform.prune_batch_log(await world.platform.current_sequence())
+        await trio.sleep(2)
+        await world.streams.append("s0", b"y")
+        assert await world.text("s0") == b"x" * 10_000 + b"y"
+
+
 async def test_reads_go_on_while_writes_are_paused(autojump_clock: MockClock) -> None:
     async with embedded() as world:
         await world.streams.create_stream_with_data("s", LIVING, [b"x"])

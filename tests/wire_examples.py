@@ -23,7 +23,7 @@ from exo_stream.selectors import (
     ValuePrefix,
     ValueRegex,
 )
-from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Since
+from exo_stream.starts import After, FromEvent, FromSequence, FromSnapshot, Last, Now, Since
 
 LOG_ID: Final = "0123456789abcdef" * 2
 CURSOR: Final = Cursor(LOG_ID, 7)
@@ -92,6 +92,7 @@ FROM_CLIENT: Final[tuple[m.Message, ...]] = (
             b"user/",
         ),
     ),
+    m.Subscribe(17, FromEvent(0), Selector(keyspace=Keyspace.EVENT)),
     m.Subscribe(17, Now(), StoreSelector()),
     m.Subscribe(18, Now(), StreamSelector("a/b")),
     m.Subscribe(19, Now(), StreamSelector("", is_prefix=True)),

@@ -31,7 +31,7 @@ from exo_stream.limits import Limits
 from exo_stream.logger import log
 from exo_stream.payload import EncodedBatch, is_of_one_face
 from exo_stream.snapshots import Snapshots
-from exo_stream.storage.engine import Engine, Group
+from exo_stream.storage.engine import Engine, EngineStatistics, Group
 from exo_stream.storage.hop import Hop
 from exo_stream.tail import Tail
 
@@ -143,13 +143,17 @@ def _admitted(means: Means, requests: Sequence[Decide[Any]]) -> Sequence[Decide[
     """Those that may be tried; below the low-disk mark the others are refused."""
     if not means.engine.space_low:
         return requests
-    sizes = means.engine.statistics()
-    mark = max(means.limits.free_bytes_min, 2 * sizes.wal_bytes)
-    low = StoreFullError(
-        f"free space is below the low-disk mark: {sizes.disk_free_bytes:,} bytes of {mark:,}"
-    )
+    low = StoreFullError(_shortage(means.engine.statistics(), means.limits))
     _refuse([request for request in requests if not request.frees], low)
     return [request for request in requests if request.frees]
+
+
+def _shortage(sizes: EngineStatistics, limits: Limits) -> str:
+    held, most = sizes.memtable_bytes, limits.memory_bytes_max
+    if not sizes.file_bytes and held > most:
+        return f"the store in memory holds {held:,} bytes of at most {most:,}"
+    mark = max(limits.free_bytes_min, 2 * sizes.wal_bytes)
+    return f"free space is below the low-disk mark: {sizes.disk_free_bytes:,} bytes of {mark:,}"
 
 
 def _renumbered(verdict: Verdict[Any], batches: Sequence[EncodedBatch]) -> Verdict[Any]:

@@ -348,8 +348,10 @@ class Client:
         values: Sequence[ValueFilter] | None = None,
         stream: str | None = None,
         streams_prefix: str | None = None,
+        events: bool = False,
         after: Cursor | str | None = None,
         from_sequence: int | None = None,
+        from_event: int | None = None,
         start: Literal["oldest", "now"] | None = None,
         last: int | None = None,
         since_time: datetime | None = None,
@@ -361,19 +363,21 @@ class Client:
 
         With ``match`` only entries of which the rest of the key matches one of these, with
         ``values`` only those whose value passes one of these filters, which no deletion does.
-        ``stream`` and ``streams_prefix`` follow streams instead, as there.
+        ``stream`` and ``streams_prefix`` follow streams instead, ``events`` canonical events.
         The starts are those of ``Platform.subscribe``. Use it as ``async with
         client.subscribe() as feed: async for batch in feed: …``.
         """
         chosen = chosen_start(
             after=after,
             from_sequence=from_sequence,
+            from_event=from_event,
             start=start,
             last=last,
             since_time=since_time,
             snapshot=snapshot,
         )
-        selector = chosen_selector(prefix, match, values, stream, streams_prefix)
+        follows = events or from_event is not None
+        selector = chosen_selector(prefix, match, values, stream, streams_prefix, events=follows)
         if slow not in {"catch_up", "disconnect"}:
             raise InvalidRequestError("a slow reader may 'catch_up' or 'disconnect'")
         if heartbeat_seconds is not None:

@@ -23,7 +23,17 @@ from exo_stream.protocol.messages import (
     Pair,
     PartBody,
 )
-from exo_stream.starts import After, FromSequence, FromSnapshot, Last, Now, Oldest, Since, Start
+from exo_stream.starts import (
+    After,
+    FromEvent,
+    FromSequence,
+    FromSnapshot,
+    Last,
+    Now,
+    Oldest,
+    Since,
+    Start,
+)
 from exo_stream.writes import Requirement
 
 TEXT_LENGTH_MAX: Final = 1_024
@@ -274,6 +284,8 @@ def _read_start(value: Any) -> Start:
             return After(_read_cursor(cursor))
         case "from", [sequence]:
             return FromSequence(_read_uint(sequence))
+        case "event", [event_id]:
+            return FromEvent(_read_uint(event_id))
         case "last", [count]:
             return Last(_read_uint(count))
         case "since", [committed_at]:
@@ -288,6 +300,8 @@ def _write_start(start: Start) -> tuple[str | int, ...]:
             return "after", str(cursor)
         case FromSequence(sequence):
             return "from", sequence
+        case FromEvent(event_id):
+            return "event", event_id
         case Last(count):
             return "last", count
         case Since(committed_at):

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from exo_stream.errors import BatchEvictedError
 from exo_stream.limits import Limits
-from exo_stream.model import Row
-from exo_stream.payload import EncodedBatch
+from exo_stream.model import Row, row_key
+from exo_stream.payload import ENTRY_BYTES, EncodedBatch
 from exo_stream.reduce.reduction import Reduction
 from exo_stream.storage.engine import (
     Cold,
@@ -56,6 +56,7 @@ class MemoryEngine(InlineStore):
         self._log = MemoryLog()
         self._version = TableVersion(frontier=0, floor=1, live=Memtable())
         self._last_committed_at = 0
+        self._table_bytes = 0
         self._pins = Pins()
 
     @property
@@ -93,7 +94,9 @@ class MemoryEngine(InlineStore):
         frontier = version.frontier
         if group.batches:
             assert group.batches[0].sequence == frontier + 1, (group.batches[0], frontier)
-            version.live.apply(group.batches, self._pins.frontiers)
+            for batch in group.batches:
+                self._table_bytes += _growth(version.live, batch)
+                version.live.apply([batch], self._pins.frontiers)
             frontier = group.batches[-1].sequence
             self._last_committed_at = group.batches[-1].committed_at
         floor = version.floor if group.floor is None else max(version.floor, group.floor)
@@ -107,8 +110,12 @@ class MemoryEngine(InlineStore):
 
     @property
     def space_low(self) -> bool:
-        """[loop] Never."""
-        return False
+        """[loop] It holds more than ``memory_bytes_max``."""
+        return self._bytes_held > self._limits.memory_bytes_max
+
+    @property
+    def _bytes_held(self) -> int:
+        return self._table_bytes + self._log.payload_bytes
 
     def lookup(self, version: Version, key: bytes) -> Row | Cold | None:
         """[loop] The row of a row key (a tombstone counts), None if absent."""
@@ -178,13 +185,27 @@ class MemoryEngine(InlineStore):
             runs=0,
             block_entries=0,
             memtable_entries=len(live.nodes),
-            memtable_bytes=live.payload_bytes,
+            memtable_bytes=self._bytes_held,
             cache_bytes=0,
             folded_through=0,
         )
 
     def close(self) -> None:
         """[writer] Nothing to do."""
+
+
+def _growth(live: Memtable, batch: EncodedBatch) -> int:
+    """By how many bytes a batch makes the table larger, one entry for each key that ever was."""
+    rows = {row_key(keyspace, key): value for keyspace, key, value in batch.entries}
+    growth = 0
+    for key, value in rows.items():
+        older = live.nodes.get(key)
+        if older is None:
+            growth += ENTRY_BYTES + len(key)
+        elif older[1] is not None:
+            growth -= len(older[1])
+        growth += 0 if value is None else len(value)
+    return growth
 
 
 class MemoryLog:
@@ -194,12 +215,14 @@ class MemoryLog:
         self._batches: dict[int, EncodedBatch] = {}
         self.oldest = 1
         self.newest = 0
+        self.payload_bytes = 0
 
     def append(self, batches: Sequence[EncodedBatch]) -> None:
         """Keep the batches, numbered from ``newest + 1`` without a hole."""
         for batch in batches:
             assert batch.sequence == self.newest + 1, (batch, self.newest)
             self._batches[batch.sequence] = batch
+            self.payload_bytes += len(batch.payload)
             self.newest = batch.sequence
 
     def get(self, sequence: int) -> EncodedBatch | None:
@@ -209,7 +232,7 @@ class MemoryLog:
     def remove_oldest(self) -> None:
         """Forget one batch."""
         self.oldest += 1
-        del self._batches[self.oldest - 1]
+        self.payload_bytes -= len(self._batches.pop(self.oldest - 1).payload)
 
 
 class MemoryReader:

@@ -9,8 +9,10 @@ from typing import Final
 from exo_stream.errors import InvalidRequestError
 from exo_stream.keys import MatchKey
 from exo_stream.limits import Limits
+from exo_stream.model import Keyspace
 from exo_stream.selectors import (
     AnySelector,
+    Selector,
     StreamSelector,
     ValueFilter,
     check_selector,
@@ -174,11 +176,17 @@ def chosen_selector(
     values: Sequence[ValueFilter] | None,
     stream: str | None,
     streams_prefix: str | None,
+    *,
+    events: bool = False,
 ) -> AnySelector:
-    """The selector of the keys, or the streams, that a subscription asks for, checked.
+    """The selector of the keys, streams or events that a subscription asks for, checked.
 
-    Raises InvalidRequestError for one that cannot be, or that asks for both.
+    Raises InvalidRequestError for one that cannot be, or that asks for several of them.
     """
+    if events:
+        if prefix or match is not None or values is not None or stream or streams_prefix:
+            raise InvalidRequestError("a subscription is to events, to streams, or to keys")
+        return Selector(keyspace=Keyspace.EVENT)
     if stream is None and streams_prefix is None:
         check_keys([prefix])
         selector = selector_for(prefix=prefix, match=match, values=values)

@@ -1,0 +1,216 @@
+"""Whatever ends a backup or a restore in the middle, a kill, a cancellation or a full disk: nothing
+half has its name, and the next one goes as if it had never been.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from exo_stream import open_platform
+from exo_stream.backup import restore, restore_from, verify_backup
+from exo_stream.cli.files import FACES
+from exo_stream.limits import KIB
+from exo_stream.storage.verify import verify
+from tests.backups import KEY, KINDS, LIMITS, SECRET, live, tree
+from tests.torture.life import ROOT, AtSyscall, can_trace, environment
+
+pytestmark = pytest.mark.slow
+
+traced = pytest.mark.skipif(not can_trace(), reason="strace is not installed, or not allowed")
+
+DEATHS = 8
+GUARD_SECONDS = 120
+
+
+def child(folder: Path, verb: str, bytes_max: int = 0) -> list[str]:
+    return [sys.executable, "-m", "tests.torture.backing_up", str(folder), verb, str(bytes_max)]
+
+
+def run(command: Sequence[str]) -> list[str]:
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=GUARD_SECONDS,
+    )
+    return done.stdout.splitlines()
+
+
+async def prepared(folder: Path) -> None:
+    async with open_platform(folder / "feed.duckdb", limits=LIMITS) as platform:
+        await live(platform, 10)
+
+
+def deaths(name: str) -> list[AtSyscall]:
+    """Calls that a backup or a restore makes, some early and some late."""
+    dice = random.Random(name)
+    rare = ("rename", "fsync", "unlink", "mkdir")
+    found = [AtSyscall(call, dice.randint(1, 6)) for call in rare]
+    many = ("pwrite64", "write", "fdatasync")
+    found += [AtSyscall(dice.choice(many), dice.randint(1, 120)) for _ in range(DEATHS - len(rare))]
+    return found
+
+
+def backups_in(folder: Path) -> set[Path]:
+    return {path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
+
+
+def unborn_in(folder: Path) -> list[str]:
+    return [path.name[1:-7] for path in folder.glob(".*.unborn")]
+
+
+@traced
+@pytest.mark.parametrize("death", deaths("backup"), ids=str)
+async def test_a_backup_that_is_killed_leaves_nothing_half(
+    death: AtSyscall, tmp_path: Path
+) -> None:
+    await prepared(tmp_path)
+    said = run(death.wrap(child(tmp_path, "backup")))
+    told = {line.split()[1] for line in said if line.startswith("backup")}
+    found = backups_in(tmp_path)
+    assert told <= {str(path) for path in found}, "what was told is there"
+    assert len(found) <= len(told) + 1
+    for path in found:
+        verify_backup(path, key=KEY)
+        restore(path, tmp_path / f"{path.name}.duckdb", key=KEY)
+    for name, data in tree(tmp_path).items():
+        if name.startswith((".e", "e")) and not name.endswith(".duckdb"):
+            assert SECRET not in data, name
+    assert verify(tmp_path / "feed.duckdb", faces=FACES).sound
+    async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
+        for name in unborn_in(tmp_path):
+            await platform.backup_to(tmp_path / name)
+    assert unborn_in(tmp_path) == [], "the next one to that name cleans up"
+
+
+@traced
+@pytest.mark.parametrize("death", deaths("restore"), ids=str)
+async def test_a_restore_that_is_killed_leaves_nothing_half(
+    death: AtSyscall, tmp_path: Path
+) -> None:
+    await prepared(tmp_path)
+    async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
+        for name, (compress, key) in (("p", KINDS["plain"]), ("e", KINDS["encrypted"])):
+            await platform.backup_to(tmp_path / name, compress=compress, key=key)
+    before = {name: data for name, data in tree(tmp_path).items() if "/" in name}
+    run(death.wrap(child(tmp_path, "restore")))
+    for name in ("p", "e"):
+        target = tmp_path / f"{name}.duckdb"
+        if not target.exists():
+            restore(tmp_path / name, target, key=KEY)
+        assert verify(target, faces=FACES).sound
+        assert not target.with_name(f"{target.name}.new").exists()
+    assert {name: data for name, data in tree(tmp_path).items() if "/" in name} == before
+
+
+@pytest.mark.parametrize("kind", ["plain", "compressed and encrypted"])
+async def test_a_backup_cancelled_at_any_step_leaves_nothing(kind: str, tmp_path: Path) -> None:
+    compress, key = KINDS[kind]
+    limits = replace(LIMITS, page_rows_max=200)
+    async with open_platform(tmp_path / "feed.duckdb", limits=limits) as platform:
+        await live(platform, 10)
+        before = sorted(tree(tmp_path))
+        counter = _Steps()
+        trio.lowlevel.add_instrument(counter)
+        step, whole = 0, False
+        while not whole:
+            step += 1
+            with trio.CancelScope() as scope:
+                counter.watch(scope, step)
+                await platform.backup_to(tmp_path / "backup", compress=compress, key=key)
+                whole = True
+            counter.watch(None, 0)
+            assert not platform.sources.snapshots._leased
+            if not whole and (tmp_path / "backup").exists():
+                break  # cancelled when it was there already
+            if not whole:
+                assert sorted(tree(tmp_path)) == before
+        trio.lowlevel.remove_instrument(counter)
+        assert step > 10
+    verify_backup(tmp_path / "backup", key=KEY)
+
+
+class _Steps(trio.abc.Instrument):
+    """Cancels the test's own task before its n-th step."""
+
+    def __init__(self) -> None:
+        self._task = trio.lowlevel.current_task()
+        self.watch(None, 0)
+
+    def watch(self, scope: trio.CancelScope | None, step: int) -> None:
+        self._scope, self._left = scope, step
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task and self._scope is not None:
+            self._left -= 1
+            if self._left == 0:
+                self._scope.cancel()
+
+
+@pytest.mark.parametrize("kind", ["plain", "compressed and encrypted"])
+async def test_a_restore_cancelled_at_any_piece_leaves_nothing(kind: str, tmp_path: Path) -> None:
+    compress, key = KINDS[kind]
+    async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
+        await live(platform, 10)
+        await platform.backup_to(tmp_path / "b1", compress=compress, key=key)
+        await live(platform, 3, first=10)
+        await platform.backup_to(tmp_path / "b2", parent=tmp_path / "b1", key=key)
+    before = tree(tmp_path)
+    pieces, whole = 0, False
+    while not whole:
+        pieces += 1
+        left = pieces
+        with trio.CancelScope() as scope:
+
+            def count_down(_size: int, scope: trio.CancelScope = scope) -> None:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    trio.from_thread.run_sync(scope.cancel)
+
+            await restore_from(
+                tmp_path / "b2", tmp_path / "new.duckdb", key=KEY, on_bytes=count_down
+            )
+            whole = True
+        if not whole:
+            assert tree(tmp_path) == before
+    assert pieces > 4
+
+
+async def test_a_backup_that_finds_no_space_leaves_nothing_and_the_platform_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
+        await live(platform, 5)
+        await platform.put_batch([(b"noise/%d" % n, random.randbytes(20 * KIB)) for n in range(60)])
+    names = sorted(tree(tmp_path))
+    said = run(child(tmp_path, "backup", 1024 * KIB))
+    assert said == [
+        "opened",
+        "failed store_full IOException",
+        "failed store_full OSError",
+        "wrote on",
+    ]
+    assert sorted(tree(tmp_path)) == names
+
+
+async def test_a_restore_that_finds_no_space_leaves_nothing(tmp_path: Path) -> None:
+    async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
+        await platform.put_batch([(b"noise/%d" % n, random.randbytes(20 * KIB)) for n in range(60)])
+        await platform.backup_to(tmp_path / "c", compress=True)
+        await platform.backup_to(tmp_path / "p")
+    before = tree(tmp_path)
+    said = run(child(tmp_path, "restore", 1024 * KIB))
+    assert [line.rpartition(" ")[0] for line in said] == ["failed store_full"] * 2
+    assert tree(tmp_path) == before

@@ -1,0 +1,87 @@
+"""A child that writes, and backs up and restores again and again, until it is killed or done.
+
+It is told a folder, what to do (``backup`` or ``restore``), and how large a file may become, 0 for
+as large as it likes.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from itertools import count
+from pathlib import Path
+
+import trio
+
+from exo_stream import Platform, open_platform
+from exo_stream.backup import restore
+from exo_stream.errors import ExoStreamError
+from tests.backups import KEY, LIMITS, live
+
+
+def say(*words: object) -> None:
+    """One line for the parent."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+async def back_up(folder: Path, bytes_max: int) -> None:
+    """Back up one after another, and write meanwhile."""
+    async with open_platform(folder / "feed.duckdb", limits=LIMITS) as platform:
+        say("opened")
+        if bytes_max:
+            await _once(platform, folder, bytes_max)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_write, platform)
+            for number in range(3):
+                for kind, (compress, key) in {"p": (False, None), "e": (True, KEY)}.items():
+                    info = await platform.backup_to(
+                        folder / f"{kind}{number}", compress=compress, key=key
+                    )
+                    say("backup", info.path, info.sequence)
+            nursery.cancel_scope.cancel()
+
+
+async def _write(platform: Platform) -> None:
+    for number in count(100):
+        await live(platform, 1, first=number)
+
+
+async def _once(platform: Platform, folder: Path, bytes_max: int) -> None:
+    limit(bytes_max)
+    for name, compress in (("p0", False), ("c0", True)):
+        try:
+            await platform.backup_to(folder / name, compress=compress)
+        except ExoStreamError as error:
+            say("failed", error.code, type(error.__cause__).__name__)
+    await platform.put_batch([(b"still", b"writes")])
+    say("wrote on")
+
+
+def restore_all(folder: Path, bytes_max: int) -> None:
+    """Restore every backup there is."""
+    limit(bytes_max)
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            try:
+                info = restore(path, folder / f"{path.name}.duckdb", key=KEY)
+                say("restored", info.path, info.sequence)
+            except ExoStreamError as error:
+                say("failed", error.code, type(error.__cause__).__name__)
+
+
+def limit(bytes_max: int) -> None:
+    """No file may become larger: to DuckDB and to us that is a full disk."""
+    if bytes_max:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    place, verb, most = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    if verb == "backup":
+        trio.run(back_up, place, most)
+    else:
+        restore_all(place, most)
