@@ -19,8 +19,11 @@ from exo_stream.feed import CaughtUp
 from exo_stream.interest import Seat
 from exo_stream.keys import MatchKey
 from exo_stream.limits import Limits
+from exo_stream.matchers import StoreMatcher
+from exo_stream.model import Entry
 from exo_stream.payload import EncodedBatch
-from exo_stream.selectors import AnySelector, ExactValue, Selector, StoreSelector
+from exo_stream.regex.pattern import compile_regex
+from exo_stream.selectors import AnySelector, ExactValue, Selector, StoreSelector, ValueRegex
 from exo_stream.starts import Oldest
 from exo_stream.subscription import Delivered, Subscription
 from tests.worlds import in_memory, put_one_by_one
@@ -155,6 +158,29 @@ async def test_equal_match_keys_are_matched_and_encoded_once() -> None:
         assert [reader.received for reader in readers] == [[1, 3], [1, 3]]
         assert [reader.seat for reader in readers] == seats
         nursery.cancel_scope.cancel()
+
+
+async def test_a_regex_is_compiled_and_searched_for_once_whoever_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[bytes] = []
+    takes = StoreMatcher.takes
+
+    def counted(matcher: StoreMatcher, entry: Entry) -> bool:
+        looked_at.append(entry.key)
+        return takes(matcher, entry)
+
+    monkeypatch.setattr(StoreMatcher, "takes", counted)
+    compile_regex.cache_clear()
+    async with in_memory()() as platform, trio.open_nursery() as nursery:
+        for _ in range(50):
+            equal = StoreSelector((MatchKey(0, 0, "equal+"),), (ValueRegex("^value"),))
+            await reader_of(nursery, platform, equal)
+        await put_one_by_one(platform, [b"equal", b"other", b"equall"])
+        await wait_all_tasks_blocked()
+        assert looked_at == [b"equal", b"other", b"equall"]
+        nursery.cancel_scope.cancel()
+    assert compile_regex.cache_info().misses == 2
 
 
 async def test_a_seat_for_which_a_group_is_too_much_work_is_lost_and_taken_again() -> None:
