@@ -1,12 +1,13 @@
 """A child that writes, and backs up and restores again and again, until it is killed or done.
 
-It is told a folder, what to do (``backup`` or ``restore``), and how large a file may become, 0 for
+It is told a folder, what to do (``backup``, ``full`` or ``restore``), and how large a file may become, 0 for
 as large as it likes.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import resource
 import signal
 import sys
@@ -18,6 +19,7 @@ import trio
 from exo_stream import Platform, open_platform
 from exo_stream.backup import restore
 from exo_stream.errors import ExoStreamError
+from exo_stream.limits import KIB
 from tests.backups import KEY, LIMITS, live
 
 
@@ -26,13 +28,10 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-async def back_up(folder: Path, bytes_max: int) -> None:
+async def back_up(folder: Path) -> None:
     """Back up one after another, and write meanwhile."""
     async with open_platform(folder / "feed.duckdb", limits=LIMITS) as platform:
         say("opened")
-        if bytes_max:
-            await _once(platform, folder, bytes_max)
-            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_write, platform)
             for number in range(3):
@@ -49,15 +48,20 @@ async def _write(platform: Platform) -> None:
         await live(platform, 1, first=number)
 
 
-async def _once(platform: Platform, folder: Path, bytes_max: int) -> None:
-    limit(bytes_max)
-    for name, compress in (("p0", False), ("c0", True)):
-        try:
-            await platform.backup_to(folder / name, compress=compress)
-        except ExoStreamError as error:
-            say("failed", error.code, type(error.__cause__).__name__)
-    await platform.put_batch([(b"still", b"writes")])
-    say("wrote on")
+async def back_up_without_space(folder: Path, bytes_max: int) -> None:
+    """Back up a platform that needs no disk itself to one that has no space."""
+    async with open_platform(":memory:") as platform:
+        await live(platform, 5)
+        for number in range(60):
+            await platform.put_batch([(b"noise/%d" % number, random.randbytes(20 * KIB))])
+        limit(bytes_max)
+        for name, compress in (("p0", False), ("c0", True)):
+            try:
+                await platform.backup_to(folder / name, compress=compress)
+            except ExoStreamError as error:
+                say("failed", error.code, error.__cause__ is not None)
+        await platform.put_batch([(b"still", b"writes")])
+        say("wrote on")
 
 
 def restore_all(folder: Path, bytes_max: int) -> None:
@@ -69,7 +73,7 @@ def restore_all(folder: Path, bytes_max: int) -> None:
                 info = restore(path, folder / f"{path.name}.duckdb", key=KEY)
                 say("restored", info.path, info.sequence)
             except ExoStreamError as error:
-                say("failed", error.code, type(error.__cause__).__name__)
+                say("failed", error.code, error.__cause__ is not None)
 
 
 def limit(bytes_max: int) -> None:
@@ -82,6 +86,8 @@ def limit(bytes_max: int) -> None:
 if __name__ == "__main__":
     place, verb, most = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     if verb == "backup":
-        trio.run(back_up, place, most)
+        trio.run(back_up, place)
+    elif verb == "full":
+        trio.run(back_up_without_space, place, most)
     else:
         restore_all(place, most)
