@@ -150,7 +150,8 @@ async def test_9_regexes_search_and_do_not_match_the_whole(caller: Caller) -> No
     )  # fmt: skip
     await put(caller, (b"abc", b"xyz"), (b"a", b"y"), (b"b", b"x"))
     async with caller.stream(SUBSCRIBE, subscribe) as frames:
-        frame = await frames.next(stream.SubscribeResponse)
+        with trio.fail_after(30):
+            frame = await frames.next(stream.SubscribeResponse)
     assert frame is not None
     assert [entry.key for entry in frame.entries] == [b"abc"]
 
@@ -206,7 +207,8 @@ async def test_13_a_sparse_subscriber_learns_how_far_it_is_and_is_not_evicted(
     for n in range(10):
         await put(caller, (b"%d" % n, b""))
     async with caller.stream(SUBSCRIBE, sparse, {"x-exo-stream-progress": "1"}) as frames:
-        frame = await frames.next(stream.SubscribeResponse)
+        with trio.fail_after(30):
+            frame = await frames.next(stream.SubscribeResponse)
     assert frame is not None
     assert (frame.sequence_number, list(frame.entries)) == (10, [])
     await prune(caller, compact.Policy(sequence={}, retain={"drop_all": {}}))
