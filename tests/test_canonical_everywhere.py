@@ -331,7 +331,9 @@ async def test_events_are_a_feed_by_cursor_or_from_an_id(handle: Handle) -> None
         await first(from_event=4)
     async with handle.subscribe(from_event=3) as feed:
         await write(handle, events=(b"three",))
-        assert (await anext(feed)).cursor.sequence == 5
+        batch = await anext(feed)
+        assert isinstance(batch, Batch)
+        assert batch.sequence == 5
     with pytest.raises(InvalidRequestError):
         handle.subscribe(events=True, prefix=b"p")
     await handle.prune_batch_log(5)

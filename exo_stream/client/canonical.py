@@ -171,6 +171,10 @@ class RemoteCanonical:
         """Whether writes are refused, by a pause of the store or of all faces."""
         return (await self._meta()).is_paused
 
+    async def are_all_faces_paused(self) -> bool:
+        """Whether the writes of every face are refused."""
+        return (await self._meta()).all_faces_paused
+
     async def _meta(self) -> c.StoreMeta:
         reply = await self._link.ask(Call(lambda id_, _: c.ReadMeta(id_)))
         assert isinstance(reply, c.StoreMeta), reply

@@ -18,6 +18,7 @@ from exo_stream.client.dialing import Dial, dialing
 from exo_stream.client.link import Link
 from exo_stream.client.patience import Patience
 from exo_stream.client.remote_feed import RemoteFeed
+from exo_stream.client.remote_pauses import RemotePauses
 from exo_stream.client.remote_scan import RemoteScan
 from exo_stream.client.request_checks import (
     checked_count,
@@ -79,11 +80,28 @@ class Client:
         self._link = link
         self.streams = RemoteStreams(link)
         self.canonical = RemoteCanonical(link)
+        self._pauses = RemotePauses(link, all_faces=True)
 
     @property
     def log_id(self) -> str:
         """The identity of the server's log, part of every cursor; as of the last connection."""
         return self._link.log_id
+
+    async def pause_ingestion(self) -> None:
+        """Refuse the writes of every face; as ``canonical.pause_ingestion``, which tells more."""
+        await self._pauses.begin()
+
+    async def resume_ingestion(self) -> None:
+        """Undo this client's last such pause; without any it does nothing."""
+        await self._pauses.end()
+
+    async def resume_all(self) -> int:
+        """End every such pause that was asked for from afar; how many there were."""
+        return await self._pauses.end_all()
+
+    async def is_paused(self) -> bool:
+        """Whether the writes of every face are refused."""
+        return await self.canonical.are_all_faces_paused()
 
     async def put_batch(self, kvs: Iterable[tuple[bytes, bytes]]) -> int:
         """Write all pairs or none, as one batch; return its sequence number, once it is durable."""
