@@ -178,7 +178,8 @@ class Projector:
 
     def shutdown(self) -> None:
         """Stop applying events: the batch under way is undone. ``resume`` goes on."""
-        self._wanted = trio.Event()
+        if self._wanted.is_set():
+            self._wanted = trio.Event()
         self._turn_to("stopped")
         if self._running is not None:
             self._running.cancel()
@@ -257,7 +258,8 @@ class Projector:
         projection is ``failed``, and waits for ``resume`` or ``rebuild``.
         """
         while True:
-            await self._wanted.wait()
+            while not self._wanted.is_set():  # another one, if it was stopped again meanwhile
+                await self._wanted.wait()
             with trio.CancelScope() as self._running:
                 try:
                     await self._follow()
@@ -265,7 +267,8 @@ class Projector:
                     self._turn_to("stopped")
                     return
                 except ExoStreamError as error:
-                    self._wanted = trio.Event()
+                    if self._wanted.is_set():
+                        self._wanted = trio.Event()
                     self._failure = error
                     self._turn_to("failed")
                     log.error("projection failed", projection=self.name, error=str(error))  # noqa: TRY400  its cause is for whoever asks
