@@ -20,7 +20,7 @@ from exo_stream.server.streams.signing import Signing
 from exo_stream.server.streams.webhooks import ANSWER_BYTES_MAX, Reply, WebhookError, Webhooks
 from tests.node_programs import node, node_environment
 
-GUARD_SECONDS = 30
+GUARD_SECONDS = 100
 SMALL = 0.1
 """Seconds that a test waits for a receiver that never answers."""
 
@@ -30,13 +30,14 @@ Behave = Callable[[trio.abc.Stream], Awaitable[None]]
 async def heard(stream: trio.abc.Stream) -> tuple[h11.Request, bytes]:
     """The request that came, whole."""
     connection = h11.Connection(h11.SERVER)
-    request, body = None, b""
+    request: h11.Request | None = None
+    body = b""
     while True:
         match connection.next_event():
             case h11.NEED_DATA:
                 connection.receive_data(bytes(await stream.receive_some()))
-            case h11.Request() as request:
-                pass
+            case h11.Request() as found:
+                request = found
             case h11.Data(data=data):
                 body += bytes(data)
             case _:
