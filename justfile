@@ -7,7 +7,7 @@ set ignore-comments := true
 export PATH := justfile_directory() / ".venv/bin" + ":" + env("PATH")
 
 # Rooms that do no I/O: every line and every branch of them is tested.
-pure := "errors model limits feed decision payload keys namespaces regex selectors matchers policies reduce producers starts writes protocol canonical/changes canonical/record canonical/values stream_errors streams/accesses streams/appending streams/changes streams/checks streams/creation streams/ending streams/looking streams/messages streams/offset streams/record streams/removal streams/subscriptions/globs streams/subscriptions/looking streams/subscriptions/making streams/subscriptions/pending streams/subscriptions/record streams/subscriptions/step streams/subscriptions/tokens streams/subscriptions/waking streams/values streams/verify"
+pure := "errors backup_errors backup/frames backup/manifest backup/retention model limits feed decision payload keys namespaces regex selectors matchers policies reduce producers starts writes protocol canonical/changes canonical/record canonical/values stream_errors streams/accesses streams/appending streams/changes streams/checks streams/creation streams/ending streams/looking streams/messages streams/offset streams/record streams/removal streams/subscriptions/globs streams/subscriptions/looking streams/subscriptions/making streams/subscriptions/pending streams/subscriptions/record streams/subscriptions/step streams/subscriptions/tokens streams/subscriptions/waking streams/values streams/verify"
 pure_files := prepend("exo_stream/", append(".py", pure)) + " " + prepend("exo_stream/", append("/*", pure))
 
 # Programs without an extension that are Python all the same; the tools find such files only by name.

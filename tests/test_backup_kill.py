@@ -188,7 +188,7 @@ async def test_a_restore_cancelled_at_any_piece_leaves_nothing(kind: str, tmp_pa
     assert pieces > 4
 
 
-async def test_a_backup_that_finds_no_space_leaves_nothing_and_the_platform_goes_on(
+def test_a_backup_that_finds_no_space_leaves_nothing_and_the_platform_goes_on(
     tmp_path: Path,
 ) -> None:
     said = run(child(tmp_path, "full", 1024 * KIB))

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,8 @@ class ArtifactWriter:
 
     def close(self) -> None:
         """Let go of it, whole or not."""
-        self._file.close()
+        with suppress(OSError):  # what did not fit before does not fit now; nobody wants it
+            self._file.close()
 
     def _put(self, data: bytes) -> None:
         self._append(data if self._seal is None else self._seal.update(data))

@@ -31,6 +31,7 @@ from exo_stream.logger import log
 from exo_stream.model import Keyspace, Row, row_key
 from exo_stream.payload import EncodedBatch
 from exo_stream.snapshots import Snapshot, Snapshots
+from exo_stream.storage import failures
 from exo_stream.storage.engine import Version
 from exo_stream.storage.hop import Hop, open_thread_hop
 from exo_stream.storage.schema import FORMAT as STORE_FORMAT
@@ -163,24 +164,34 @@ class _FrameSink:
 
     def __init__(self, path: Path, *, compress: bool, key: BackupKey | None, salt: str) -> None:
         seal = None if key is None else key.seal(salt.encode(), path.name)
+        self._path = path
         self._file = ArtifactWriter(path, compress=compress, seal=seal)
-        self._file.write(frames.MAGIC)
+        self._write(frames.MAGIC)
 
     def add_rows(self, rows: Sequence[Row]) -> None:
-        self._file.write(frames.encode_rows(rows))
+        self._write(frames.encode_rows(rows))
 
     def add_batches(self, batches: Sequence[EncodedBatch]) -> None:
-        self._file.write(frames.encode_batches(batches))
+        self._write(frames.encode_batches(batches))
 
     def forget_batches(self) -> None:
-        self._file.write(frames.encode_forget())
+        self._write(frames.encode_forget())
 
     def finish(self, floor: int) -> None:  # noqa: ARG002  the manifest has it
-        self._file.write(frames.encode_end())
-        self._file.finish()
+        self._write(frames.encode_end())
+        try:
+            self._file.finish()
+        except OSError as error:
+            raise failures.of_creation(self._path, error) from error
 
     def close(self) -> None:
         self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise failures.of_creation(self._path, error) from error
 
 
 class _Lease:
@@ -294,6 +305,7 @@ class _Taking:
         return _FrameSink(path, compress=plan.compress, key=plan.key, salt=self._salt)
 
     async def _copy_table(self, lease: _Lease, sink: _Sink) -> None:
+        await trio.lowlevel.checkpoint()
         start: bytes | None = b""
         while start is not None:
             page = await self._reads.page(
@@ -325,6 +337,7 @@ class _Taking:
         parent = self._plan.parent
         first = self._version.floor if parent is None else parent.manifest.sequence + 1
         after = first - 1
+        await trio.lowlevel.checkpoint()
         while after < self._frontier:
             try:
                 batches = await self._reads.log_page(after, self._frontier, far=True)
@@ -348,6 +361,7 @@ class _Taking:
             self._plan.on_progress(self._done, max(self._done, self._total))
 
     async def _hash(self) -> BackupFile:
+        await trio.lowlevel.checkpoint()
         path = self._birth.folder / self._name
         pieces = read_pieces(path)
         hashing = hash_file(path, pieces)

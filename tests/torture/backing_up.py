@@ -1,7 +1,7 @@
 """A child that writes, and backs up and restores again and again, until it is killed or done.
 
-It is told a folder, what to do (``backup``, ``full`` or ``restore``), and how large a file may become, 0 for
-as large as it likes.
+It is told a folder, what to do (``backup``, ``full`` or ``restore``), and how large a file may
+become, 0 for as large as it likes.
 """
 
 from __future__ import annotations
