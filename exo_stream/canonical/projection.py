@@ -356,10 +356,12 @@ class Projector:
                 self._retries += 1
                 await self._wait_to_retry(error, delay)
             case Remedy.SKIP:
-                log.warning("event skipped", projection=self.name, event=event[0], error=str(error))
+                log.warning(
+                    "event skipped", projection=self.name, event_id=event[0], error=str(error)
+                )
                 await self._pass_over(file, event, None)
             case Remedy.DEAD_LETTER:
-                log.warning("event put aside", projection=self.name, event=event[0])
+                log.warning("event put aside", projection=self.name, event_id=event[0])
                 now = self._ground.clock()
                 await self._pass_over(file, event, DeadLetter(*event, str(error), now))
 

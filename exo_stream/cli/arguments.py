@@ -448,16 +448,6 @@ def _files(command: AddCommand) -> None:
     projections.add_argument(
         "--folder", metavar="DIR", help="where they are; FILE.projections by default"
     )
-    projections = command(
-        "projections",
-        "Print how the projections of a file are",
-        description="Print name, cursor, lag, state and dead letters of every projection of a "
-        "file. Those that a program runs are asked there.",
-    )
-    projections.add_argument("file", metavar="FILE")
-    projections.add_argument(
-        "--folder", metavar="DIR", help="where they are; FILE.projections by default"
-    )
     _backups(command)
 
 

@@ -47,7 +47,6 @@ MODULES: Final = {
     "repair-wal": "files",
     "compact": "files",
     "projections": "projections",
-    "projections": "projections",
     "backup": "backup",
     "restore": "backup",
     "backup-key": "backup",

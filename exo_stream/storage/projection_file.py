@@ -257,7 +257,7 @@ def open_projection_file(
     LogMismatchError, CursorAheadError, InvalidStateError (built as another version),
     CorruptionError.
     """
-    real = Path(os.path.realpath(path))
+    real = _real(path)
     held = lock or LockFile(real)
     try:
         directory.beside(real, REBUILT_SUFFIX).unlink(missing_ok=True)
@@ -318,7 +318,7 @@ def begin_rebuilt(
 
     Without ``old`` what is there could not be opened; then the lock is taken here.
     """
-    real = Path(os.path.realpath(path))
+    real = _real(path)
     lock = None if old is not None else LockFile(real)
     fresh = directory.beside(real, REBUILT_SUFFIX)
     try:
@@ -366,9 +366,18 @@ def install_rebuilt(rebuilt: ProjectionFile, path: Path, old: ProjectionFile | N
         raise failures.of_commit(error) from error
 
 
+def _real(path: Path) -> Path:
+    """The path without links, in a folder that is there."""
+    real = Path(os.path.realpath(path))
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failures.of_creation(real, error) from error
+    return real
+
+
 def _make(path: Path, identity: Identity, now: int) -> None:
     """A file with all its tables and nothing in them, durable but for its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in (path, directory.beside(path, ".wal")):
         leftover.unlink(missing_ok=True)
     try:
