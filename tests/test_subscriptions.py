@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from argparse import ArgumentTypeError
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
+from exo_stream.cli.public_url import public_url
 from exo_stream.errors import RemoteProtocolError
 from exo_stream.interest import Interest
 from exo_stream.model import Keyspace
@@ -24,13 +26,18 @@ from exo_stream.protocol import messages as m
 from exo_stream.selectors import Selector
 from exo_stream.server.serve import serve
 from exo_stream.server.streams.settings import StreamSettings
+from exo_stream.server.streams.wakes import Wakes
+from exo_stream.server.streams.webhooks import Webhooks
 from exo_stream.storage.verify import verify
+from exo_stream.streams.subscriptions.record import SubscriptionConfig
+from exo_stream.streams.values import StreamConfig
 from exo_stream.streams.verify import StreamCheck
 from exo_stream.testing import FakeClock
 from tests.served import serving
 from tests.stream_http import JSON, Answered, Caller
 from tests.stream_worlds import rows
 from tests.test_webhooks import heard, receiver, status, verified_by_node
+from tests.worlds import in_memory
 
 GUARD_SECONDS = 60
 SETTINGS = StreamSettings(webhook_loopback=True)
@@ -346,6 +353,71 @@ async def test_two_ports_of_a_platform_tell_a_wake_once() -> None:
                 assert (await crew.next())["generation"] == generation
             nursery.cancel_scope.cancel()
         assert crew.came.statistics().current_buffer_used == 0
+
+
+@pytest.mark.parametrize("url", ["https://streams.example", "http://h:8080/base/"])
+def test_a_public_url_is_one_that_others_can_call(url: str) -> None:
+    assert public_url(url) == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url", ["streams.example", "ftp://h", "https://", "https://h?a", "http://[", "https://h:x"]
+)
+def test_what_nobody_can_call_is_no_public_url(url: str) -> None:
+    with pytest.raises(ArgumentTypeError):
+        public_url(url)
+
+
+async def test_streams_that_were_there_wake_by_what_comes_and_are_forgotten_when_they_go() -> None:
+    crew = Crew()
+    crew.answer = status("200 OK", b'{"done":true}')
+    async with receiver(crew.behave) as hook, served() as (port, platform):
+        for number in range(3):
+            await port.append(f"events/{number}")
+        await port.append("other")
+        await port.subscription("s", "PUT", webhook(hook))
+        _, shown = await port.subscription("s", "GET")
+        assert [s["path"] for s in shown["streams"]] == ["events/0", "events/1", "events/2"]
+        tail = await port.append("events/1")
+        [told] = (await crew.next())["streams"]
+        assert (told["path"], told["tail_offset"]) == ("events/1", tail)
+        assert told["acked_offset"] not in {"-1", tail}
+        _, page = await port.subscription("s?after=events/1", "GET")
+        assert [s["path"] for s in page["streams"]] == ["events/2"]
+        await port.ask("DELETE", "events/0")
+        await port.append("events/1")
+        await crew.next()
+        while b"\x02\x01sevents/0" in await rows(platform, Keyspace.STREAM_SUBSCRIPTION):
+            await port.append("events/1")
+        assert (await port.subscription("s", "DELETE"))[0] == 204
+        assert await rows(platform, Keyspace.STREAM_SUBSCRIPTION) == [b"\x00"]
+        # Made anew it is another: from here on, and told again.
+        await port.subscription("s", "PUT", webhook(hook))
+        await port.append("events/2")
+        while [s["path"] for s in (await crew.next())["streams"]] != ["events/2"]:
+            pass
+
+
+async def test_trouble_of_the_platform_postpones_a_wake_and_loses_none(
+    autojump_clock: object,
+) -> None:
+    clock = FakeClock()
+    async with in_memory()(clock=clock) as platform, trio.open_nursery() as nursery:
+        wakes = Wakes(platform, Webhooks(loopback=True))
+        nursery.start_soon(wakes.run)
+        config = SubscriptionConfig("pull-wake", "events/*", (), "wakes", 1_000, None)
+        await platform.streams.create_stream("wakes", StreamConfig("application/json"))
+        await platform.streams.subscriptions.create("p", config, "http://h")
+        await trio.testing.wait_all_tasks_blocked()
+        await platform.pause_ingestion()
+        platform.streams.subscriptions.stir("p")
+        await trio.sleep(5)  # under a clock that jumps
+        assert "p" in platform.streams.subscriptions.kept
+        platform.resume_ingestion()
+        await platform.streams.create_stream_with_data("events/a", messages=[b"x"])
+        async with platform.streams.subscribe("wakes") as feed:
+            assert b'"events/a"' in (await feed.__anext__()).body
+        nursery.cancel_scope.cancel()
 
 
 # --- kills -----------------------------------------------------------------------------------

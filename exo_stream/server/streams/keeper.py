@@ -58,6 +58,7 @@ class Keeper:
         """Find every stream with something pending, and let go of those that are no more."""
         pending = self._kept.pending
         pending.is_whole = True  # first: what does not fit from here on says so
+        await trio.lowlevel.checkpoint_if_cancelled()
         after: str | None = ""
         while after is not None:
             found = await self._subscriptions.finding.page(self._id, subscription, after)

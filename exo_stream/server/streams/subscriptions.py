@@ -73,6 +73,7 @@ class SubscriptionRoutes:
 
     async def answer(self, request: Request, fields: Mapping[str, str]) -> Response:
         """The answer, refusals included; only errors of the platform are raised."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             if request.head.path == JWKS:
                 return await self._jwks(request.head.method)
@@ -220,6 +221,7 @@ class SubscriptionRoutes:
         self, subscription_id: str, subscription: Subscription, base_url: str, after: str
     ) -> dict[str, object]:
         """A subscription as it is shown, with the first streams behind ``after``."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         config = subscription.config
         streams: list[dict[str, object]] = []
         resume: str | None = trimmed(after)

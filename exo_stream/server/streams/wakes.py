@@ -57,6 +57,7 @@ class Wakes:
                 nursery.cancel_scope.cancel()
 
     async def _ids(self) -> list[str]:
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
                 return await self._subscriptions.finding.ids()

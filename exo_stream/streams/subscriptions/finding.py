@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import trio
+
 from exo_stream.ground import Ground
 from exo_stream.model import Keyspace, Row, row_key
 from exo_stream.streams.accesses import Accesses
@@ -82,6 +84,7 @@ class Finding:
 
         First come all that were named, with the first page; then those that the pattern means.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         pattern = subscription.config.pattern
         streams: list[StreamInfo] = []
         if not after:
@@ -153,6 +156,7 @@ class Finding:
         return rows
 
     async def _rows(self, keys: Sequence[bytes]) -> list[Row | None]:
+        await trio.lowlevel.checkpoint_if_cancelled()
         version = await self._ground.version()
         self._reads.engine.pin(version)
         try:

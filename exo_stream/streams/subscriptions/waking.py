@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from exo_stream.decision import Answer, Decision, Need, Refuse, Verdict, View, Write
+from exo_stream.decision import Answer, Decision, Need, Verdict, View, Write
 from exo_stream.limits import Limits
 from exo_stream.model import Entry
 from exo_stream.streams.accesses import Accesses
@@ -183,5 +183,5 @@ class Waking:
                 return verdict
             case Write(entries, answer) if not isinstance(answer, Refused):
                 return entries
-            case Write() | Answer() | Refuse():
+            case _:
                 return None
