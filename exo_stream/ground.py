@@ -61,7 +61,11 @@ class Ground:
         self, decisions: Sequence[tuple[Decision[T], int]]
     ) -> list[outcome.Outcome[T]]:
         """Hand over several decisions, each with its size, at once; what became of each."""
-        self.pause.enter()
+        try:
+            self.pause.enter()
+        except PausedError as error:
+            await trio.lowlevel.checkpoint()
+            return [outcome.Error(error.again()) for _ in decisions]
         try:
             return await self.writes.ask_all(
                 [Decide(decide=decide, size=size) for decide, size in decisions]

@@ -40,7 +40,7 @@ def add_canonical(command: AddCommand, event_id: ReadNumber, count: ReadNumber) 
     resume = command(
         "resume",
         "Take writes again that somebody paused from afar",
-        description="End every pause that was asked for from afar, by whomever, and print how many.",
+        description="End every pause that was asked for from afar, and print how many.",
     )
     for pausing in (pause, resume):
         pausing.add_argument("--all", action="store_true", help="the writes of every face")
