@@ -114,7 +114,7 @@ async def test_a_fork_of_a_hundred_is_freed_from_either_end() -> None:
         again = {**TEXT, "stream-forked-from": "/v1/stream/99"}
         assert (await world.ask("PUT", "100", b"100,", again)).status == 200
         assert (await world.ask("DELETE", "100")).status == 204
-        while (await world.ask("GET", "0")).status != 404:
+        while (await world.ask("GET", "0")).status != 404:  # noqa: ASYNC110  upkeep tells nobody
             await trio.lowlevel.checkpoint()
         producer = StreamProducer("p", 0, 0)
         await world.platform.streams.create_stream("0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import trio
 
@@ -26,11 +26,29 @@ class Segment:
 
 
 class Reader:
-    """The reads of one Version, which whoever made it has pinned."""
+    """The reads of one Version, which whoever made it has pinned, or which it ``holds`` itself
+    until it is left.
+    """
 
-    def __init__(self, reads: Reads, version: Version) -> None:
+    __slots__ = ("_holds", "_reads", "version")
+
+    def __init__(self, reads: Reads, version: Version, *, holds: bool = False) -> None:
         self._reads = reads
+        self._holds = holds
         self.version = version
+        if holds:
+            reads.engine.pin(version)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Let go of the Version, if it is this reader's to let go of."""
+        if self._holds:
+            self._reads.engine.unpin(self.version)
 
     async def record(self, name: str) -> Record | None:
         """The record under this name, whatever its state."""

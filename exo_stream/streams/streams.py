@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -250,7 +250,8 @@ class Streams:
         if type(bound) is not int or bound < 1:
             raise InvalidRequestError("bytes_max is a number from 1 on")
         bound = min(bound, self.limits.page_bytes_max)
-        async with self._reading(name, touch=True) as (reader, record):
+        reader, record = await self._found(name, touch=True)
+        with reader:
             start = where.within(record.tail)
             if start < record.low and where != START:
                 raise OffsetEvictedError(str(Offset.at(record.low)))
@@ -278,7 +279,8 @@ class Streams:
 
     async def head(self, name: str) -> HeadResult:
         """What there is to know of a stream without reading it; its time to live runs on."""
-        async with self._reading(name, touch=False) as (reader, record):
+        reader, record = await self._found(name, touch=False)
+        with reader:
             return self._head(name, record, reader.version.frontier)
 
     async def exists(self, name: str) -> bool:
@@ -330,7 +332,7 @@ class Streams:
         start: bytes | None = row_key(Keyspace.STREAM, low)
         end = row_key(Keyspace.STREAM, stream_key(prefix) + b"\xff")
         found: list[HeadResult] = []
-        async with self._version() as reader:
+        with await self._held() as reader:
             version, now = reader.version, self._ground.clock()
             while start is not None and len(found) < min(limit, LIST_MAX):
                 rows_max = min(limit, LIST_MAX) - len(found)
@@ -353,7 +355,7 @@ class Streams:
 
     async def _fork(self, request: Fork, where: Offset | None, sub_offset: int) -> CreateResult:
         while True:
-            async with self._version() as reader:
+            with await self._held() as reader:
                 now = self._ground.clock()
                 point = await fork_point(
                     reader, request, where, sub_offset, accesses=self.accesses, now=now
@@ -417,28 +419,26 @@ class Streams:
             raise answer.error
         return answer
 
-    @asynccontextmanager
-    async def _version(self) -> AsyncIterator[Reader]:
-        """Reads of the current Version, held."""
-        version = await self._ground.version()
-        self._reads.engine.pin(version)
-        try:
-            yield Reader(self._reads, version)
-        finally:
-            self._reads.engine.unpin(version)
+    async def _held(self) -> Reader:
+        """Reads of the current Version, which is held until the reader is left."""
+        return Reader(self._reads, await self._ground.version(), holds=True)
 
-    @asynccontextmanager
-    async def _reading(self, name: str, *, touch: bool) -> AsyncIterator[tuple[Reader, Record]]:
+    async def _found(self, name: str, *, touch: bool) -> tuple[Reader, Record]:
         """The stream as it is now, held; an access if it is to ``touch`` it."""
         self._check(name)
         while True:
-            async with self._version() as reader:
+            reader = await self._held()
+            try:
                 record = await self._live(reader, name)
-                if record is not None:
-                    if touch and self.accesses.touch(record, self._ground.clock()):
-                        await self._renew(name, record)
-                    yield reader, record
-                    return
+                now = self._ground.clock()
+                if record is not None and touch and self.accesses.touch(record, now):
+                    await self._renew(name, record)
+            except BaseException:
+                reader.leave()
+                raise
+            if record is not None:
+                return reader, record
+            reader.leave()
 
     async def _live(self, reader: Reader, name: str) -> Record | None:
         """The stream; None if it seemed to have expired and was accessed meanwhile."""
