@@ -143,6 +143,9 @@ class RemoteStateIter:
         """Have the server let go of what it holds; there is nothing more to come."""
         self._more = False
         self._page.clear()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._belongs_to is None and self._held:
             let_go(self._link, self._held, self._connection)
             self._held = 0
@@ -190,9 +193,8 @@ class RemoteStateIter:
             del pairs[self._left :]
         self._page.extend(pairs)
         if reply.resume is None:
-            # The server has let go of what it held for this range alone.
             self._more = False
-            self._held = self._held if self._belongs_to else 0
+            self._let_go()
             return
         self._held, self._connection = reply.snapshot, connection
         if self._reverse:
