@@ -69,6 +69,7 @@ class Wakes:
 
     async def _keep(self, subscription_id: str, kept: Kept) -> None:
         """Look after one subscription until it is deleted."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             while True:
                 try:

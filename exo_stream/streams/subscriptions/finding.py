@@ -157,10 +157,12 @@ class Finding:
 
     async def _rows(self, keys: Sequence[bytes]) -> list[Row | None]:
         await trio.lowlevel.checkpoint_if_cancelled()
+        if not keys:
+            return []
         version = await self._ground.version()
         self._reads.engine.pin(version)
         try:
-            return await self._reads.rows(version, keys) if keys else []
+            return await self._reads.rows(version, keys)
         finally:
             self._reads.engine.unpin(version)
 
