@@ -101,6 +101,8 @@ def delay_of(error: CallError) -> float | None:
         (errors.OutcomeUnknownError("x"), "store.ingest", Code.UNKNOWN, "OUTCOME_UNKNOWN", None),
         (errors.PlatformClosedError("x"), "store.ingest", Code.UNKNOWN, "OUTCOME_UNKNOWN", None),
         (errors.PlatformClosedError("x"), "store.query", Code.UNAVAILABLE, "WORKER_NOT_READY", 1),
+        (errors.PausedError("x"), "store.ingest", Code.UNAVAILABLE, "WORKER_NOT_READY", 1),
+        (errors.PausedError("x"), "store.compact", Code.UNAVAILABLE, "WORKER_NOT_READY", 1),
         (errors.OverloadedError("x"), "store.query", Code.RESOURCE_EXHAUSTED, "OVERLOADED", 0.1),
         (errors.SnapshotExpiredError("x"), "store.query", Code.UNAVAILABLE, "SNAPSHOT_EXPIRED", 1),
         (errors.UnavailableError("x"), "store.query", Code.UNAVAILABLE, "UNAVAILABLE", 1),

@@ -15,7 +15,7 @@ from exo_stream.protocol.connect.generated import query_pb2 as query
 from exo_stream.protocol.connect.generated import stream_pb2 as stream
 from exo_stream.protocol.connect.generated.error_details_pb2 import BadRequest, RetryInfo
 from exo_stream.reduce.stored_row import Cell, CellTag, encode_row
-from tests.connect_caller import Caller, info_of
+from tests.connect_caller import Caller, info_of, served
 from tests.store_calls import (
     BATCH,
     GET,
@@ -29,6 +29,7 @@ from tests.store_calls import (
     get,
     put,
 )
+from tests.worlds import in_memory
 
 
 @pytest.fixture
@@ -285,6 +286,26 @@ async def test_an_evicted_cursor_is_refused_with_the_oldest(caller: Caller) -> N
             await frames.next(stream.SubscribeResponse)
     assert caught.value.code is Code.OUT_OF_RANGE
     assert dict(info_of(caught.value).metadata) == {"oldest_retained": "3"}
+
+
+async def test_what_writes_is_refused_while_writes_are_paused_and_reads_go_on() -> None:
+    async with in_memory()() as platform, served(platform) as (_, dial):
+        caller = Caller(dial)
+        assert await put(caller, (b"a", b"1")) == 1
+        await platform.pause_ingestion()
+        drop = {"keys": {"match_key": {"payload_regex": "a"}}, "retain": {"drop_all": {}}}
+        prune = compact.PruneRequest(policies=[drop])
+        for refused in (
+            put(caller, (b"b", b"")),
+            caller.unary(PRUNE, prune, compact.PruneResponse),
+        ):
+            with pytest.raises(CallError) as caught:
+                await refused
+            assert caught.value.code is Code.UNAVAILABLE
+            assert info_of(caught.value).reason == "WORKER_NOT_READY"
+        assert await get(caller, b"a") == b"1"
+        platform.resume_ingestion()
+        assert await put(caller, (b"b", b"")) == 2
 
 
 async def test_a_sum_that_overflows_is_the_fault_of_the_request(caller: Caller) -> None:

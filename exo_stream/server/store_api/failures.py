@@ -15,6 +15,7 @@ from exo_stream.errors import (
     NotVisibleYetError,
     OutcomeUnknownError,
     OverloadedError,
+    PausedError,
     PlatformClosedError,
     SnapshotExpiredError,
     StoreError,
@@ -33,6 +34,7 @@ COMPACT: Final = "store.compact"
 
 _RETRYABLE: Final = (
     (PlatformClosedError, Code.UNAVAILABLE, "WORKER_NOT_READY", 1000),
+    (PausedError, Code.UNAVAILABLE, "WORKER_NOT_READY", 1000),
     (StoreError, Code.UNAVAILABLE, "INGEST_UNAVAILABLE", 1000),
     (SnapshotExpiredError, Code.UNAVAILABLE, "SNAPSHOT_EXPIRED", 1000),
     (UnavailableError, Code.UNAVAILABLE, "UNAVAILABLE", 1000),
