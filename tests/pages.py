@@ -37,7 +37,7 @@ NEVER_RUN: Final = re.compile(
 """What sets things up: whoever runs the tests has done it. Checked to exist, and left alone."""
 
 WITHOUT_SERVER: Final = re.compile(
-    r"\bexo-stream( --?\w|$| (verify|repair-wal|compact|backup|backup-key|restore|prune-backups|bench|demo)\b)"
+    r"\bexo-stream( --?\w|$| (verify|repair-wal|compact|backup|restore|prune-backups|bench|demo)\b)"
 )
 NEEDS_THE_FILE: Final = re.compile(r"\bexo-stream (verify|repair-wal|compact|backup)\b")
 

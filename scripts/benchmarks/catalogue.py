@@ -11,6 +11,7 @@ ROWS: Final = (
     Row("ingest", "durable ingest, 8 producers of 1,000-entry batches", "ingest"),
     Row("puts", "durable puts, 64 tasks of one entry", "puts"),
     Row("canonical", "canonical transactions, beside Azoth's published figures", "canonical"),
+    Row("backup", "backups while 64 tasks write", "backup"),
     Row("client-puts", "durable puts through one WebSocket client, 64 tasks", "client_puts"),
     Row("burst", "fan-out of a burst to 1,000 WebSocket subscribers", "burst"),
     Row("pace", "fan-out of 50 batches a second to 1,000 subscribers", "pace"),
