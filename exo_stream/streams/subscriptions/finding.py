@@ -156,8 +156,8 @@ class Finding:
         return rows
 
     async def _rows(self, keys: Sequence[bytes]) -> list[Row | None]:
-        await trio.lowlevel.checkpoint_if_cancelled()
         if not keys:
+            await trio.lowlevel.checkpoint()
             return []
         version = await self._ground.version()
         self._reads.engine.pin(version)
