@@ -69,8 +69,8 @@ async def test_x14_a_killed_projection_has_applied_each_event_once(tmp_path: Pat
     kills = applied = 0
     deadline = trio.current_time() + SECONDS_MAX
     for _ in range(ROUNDS):
-        # It says a line a turn, of a hundred; so a moment is an early line more often than not.
-        death: Death = AtMoment(dice.randint(1, 60), dice.uniform(0, 0.05))
+        # It says a line a turn, of thirty; so a moment is an early line more often than not.
+        death: Death = AtMoment(dice.randint(1, 25), dice.uniform(0, 0.05))
         if traceable and (dice.random() < 0.4 or not path.exists()):
             death = AtSyscall(dice.choice(SYSCALLS), dice.randint(1, 12))
         ended = await live(command, ledger.hear, death)

@@ -29,7 +29,6 @@ from exo_stream.testing import FakeClock
 from tests.projections import LONG, TABLES, Handler, append, projecting, see, seen
 from tests.worlds import in_memory
 
-
 pytestmark = pytest.mark.slow  # files are made
 
 
@@ -211,7 +210,7 @@ async def test_tables_that_cannot_be_made_are_its_own_failure(tmp_path: Path) ->
             await projector.query("SELECT 1")
         with pytest.raises(InvalidRequestError):
             await projector.wait_applied(0)
-        assert list(tmp_path.glob("*.duckdb")) == []
+    assert list(tmp_path.glob("*.duckdb")) == []  # noqa: ASYNC240
 
 
 @pytest.mark.parametrize(
@@ -299,7 +298,7 @@ async def test_a_file_that_is_no_projection_is_left_alone(tmp_path: Path) -> Non
         other = await projections.add("other", see, tables=TABLES)
         await other.wait_applied(0)
         assert (await projector.status()).state == "failed"
-        with pytest.raises(Exception, match="seen.duckdb"):
+        with pytest.raises(Exception, match=r"seen\.duckdb"):
             await projector.rebuild()
         (tmp_path / "other2.duckdb").hardlink_to(tmp_path / "other.duckdb")
     assert (tmp_path / "seen.duckdb").read_bytes().startswith(b"somebody")

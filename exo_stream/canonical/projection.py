@@ -265,7 +265,7 @@ class Projector:
                     await self._follow()
                 except PlatformClosedError:
                     self._turn_to("stopped")
-                    return
+                    return  # noqa: ASYNC910  that was one
                 except ExoStreamError as error:
                     if self._wanted.is_set():
                         self._wanted = trio.Event()
@@ -273,7 +273,7 @@ class Projector:
                     self._turn_to("failed")
                     log.error("projection failed", projection=self.name, error=str(error))  # noqa: TRY400  its cause is for whoever asks
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: ASYNC910  none, if there is nothing to close
         """Let go of the file; the task has ended."""
         file, self._file = self._file, None
         with trio.CancelScope(shield=True):  # bounded by one CHECKPOINT; a thread cannot be left
@@ -316,7 +316,7 @@ class Projector:
                 file = rebuilt or await self._opened()
                 left = [event for event in events if event[0] >= self._next(file)]
                 if not left:
-                    return
+                    return  # noqa: ASYNC910  what opened the file, or applied them, was one
                 self._check_no_gap(self._next(file), left)
                 await self._step(file, left)
             except STORAGE as error:
@@ -327,7 +327,7 @@ class Projector:
                 faults += 1
                 await self._wait_to_retry(error, delay)
 
-    async def _step(self, file: ProjectionFile, events: Sequence[Event]) -> None:
+    async def _step(self, file: ProjectionFile, events: Sequence[Event]) -> None:  # noqa: ASYNC910
         """Try these events, or the first of them alone if it is known that one will fail."""
         if events[0][0] <= self._alone_through:
             events = events[:1]
@@ -342,7 +342,7 @@ class Projector:
             self._applied += len(events)
             self._went_on()
 
-    async def _after_failure(
+    async def _after_failure(  # noqa: ASYNC910  each remedy has one
         self, file: ProjectionFile, event: Event, error: ProjectionError
     ) -> None:
         strategy = self._config.error_strategy

@@ -25,13 +25,12 @@ COLUMNS = ("name", "cursor", "lag", "state", "dead letters")
 async def projections(args: Namespace, out: Output) -> int:
     """Print a row for each; an error if one of them is stopped by a problem."""
     file = Path(args.file)
-    if not file.is_file():
+    if not file.is_file():  # noqa: ASYNC240  nothing else happens meanwhile
         raise ForeignFileError(f"{file} is no file")
     folder = Path(args.folder or f"{file}{FOLDER_SUFFIX}")
     meta = await _meta(file)
-    found = [
-        await trio.to_thread.run_sync(look, path) for path in sorted(folder.glob(f"*{SUFFIX}"))
-    ]
+    paths = sorted(folder.glob(f"*{SUFFIX}"))  # noqa: ASYNC240  the same
+    found = [await trio.to_thread.run_sync(look, path) for path in paths]
     if out.is_json:
         for seen in found:
             out.object(_object(seen, meta))

@@ -23,7 +23,7 @@ TABLES: Final = (
     "CREATE TABLE total (amount BIGINT)",
     "INSERT INTO total VALUES (0)",
 )
-TURNS: Final = 100
+TURNS: Final = 30
 BAD: Final = 7
 """An event with an id that this divides is put aside."""
 CONFIG: Final = ProjectorConfig(batch_events_max=5, error_strategy=DeadLetterQueue())
@@ -54,7 +54,7 @@ async def main(path: str) -> None:
             if turn % 3 == 0:
                 await projector.wait_applied(info.last_event_id)
             say("applied", -1 if projector.cursor is None else projector.cursor)
-            if turn % 40 == 39:
+            if turn % 15 == 14:
                 await projector.rebuild()
                 say("rebuilt", projector.cursor)
     say("closed")

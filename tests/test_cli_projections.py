@@ -1,0 +1,132 @@
+"""The command ``projections``: what it tells of files that nobody has open, and of others."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from exo_stream import open_platform
+from exo_stream.canonical.changes import Changes
+from exo_stream.canonical.projection_rules import DeadLetterQueue, FailFast, ProjectorConfig
+from exo_stream.cli.exit_codes import ERROR, OK
+from exo_stream.cli.projections import COLUMNS
+from exo_stream.cli.tables import drawn
+from exo_stream.errors import ProjectionError
+from tests.projections import TABLES, Handler, see
+from tests.served import EXO_STREAM, Said, environment, speak
+
+pytestmark = pytest.mark.slow  # files are made
+
+
+async def make(file: Path, *, broken: bool) -> None:
+    """Three events; one projection has them all, one has put one aside, one stopped."""
+    async with (
+        open_platform(file) as platform,
+        platform.canonical.projections(f"{file}.projections") as projections,
+    ):
+        await platform.canonical.submit(Changes(events=[b"a", b"b", b"c"]))
+        config = ProjectorConfig(error_strategy=DeadLetterQueue())
+        whole = await projections.add("whole", see, tables=TABLES)
+        aside = await projections.add("aside", Handler({1: 1}), tables=TABLES, config=config)
+        await whole.wait_applied(2)
+        await aside.wait_applied(2)
+        if broken:
+            config = ProjectorConfig(error_strategy=FailFast())
+            stopped = await projections.add(
+                "stopped", Handler({1: 9}), tables=TABLES, config=config
+            )
+            with pytest.raises(ProjectionError):
+                await stopped.wait_applied(2)
+
+
+@pytest.fixture
+def say(capfdbinary: pytest.CaptureFixture[bytes]) -> partial[Said]:
+    return partial(speak, capfdbinary)
+
+
+def test_each_projection_has_a_line(say: partial[Said], tmp_path: Path) -> None:
+    file = tmp_path / "x.duckdb"
+    trio.run(partial(make, file, broken=True))
+    done = say("projections", file)
+    assert done.code == ERROR, "one has stopped"
+    assert done.lines == [
+        "aside\t2\t0\tcaught up\t1",
+        "stopped\t0\t2\tfailed: projection stopped at event 1: raised KeyError: 1\t0",
+        "whole\t2\t0\tcaught up\t0",
+    ]
+    objects = [json.loads(line) for line in say("projections", file, "--json").lines]
+    assert objects[0] == {
+        "name": "aside",
+        "cursor": 2,
+        "lag": 0,
+        "state": "caught up",
+        "dead_letters": 1,
+        "problem": None,
+    }
+    assert objects[1]["problem"] == "projection stopped at event 1: raised KeyError: 1"
+    assert "dead letters" in drawn(COLUMNS, [line.split("\t") for line in done.lines], width=100)
+
+
+def test_a_seal_events_to_come_and_no_projection_at_all_are_told(
+    say: partial[Said], tmp_path: Path
+) -> None:
+    file = tmp_path / "x.duckdb"
+    trio.run(partial(make, file, broken=False))
+
+    async def more(seal: bool) -> None:
+        async with open_platform(file) as platform:
+            if seal:
+                await platform.canonical.seal()
+            else:
+                await platform.canonical.submit(Changes(events=[b"d"]))
+
+    trio.run(more, True)
+    assert say("projections", file).lines[1] == "whole\t2\t0\tsealed\t0"
+
+    async def unseal() -> None:
+        async with open_platform(file) as platform:
+            await platform.canonical.unseal()
+
+    trio.run(unseal)
+    trio.run(more, False)
+    done = say("projections", file)
+    assert (done.code, done.lines[1]) == (OK, "whole\t2\t1\tbehind\t0")
+    done = say("projections", file, "--folder", tmp_path / "nowhere")
+    assert (done.code, done.lines) == (OK, [])
+
+
+def test_what_is_open_damaged_or_absent_is_told_and_left_alone(
+    say: partial[Said], tmp_path: Path
+) -> None:
+    file = tmp_path / "x.duckdb"
+    trio.run(partial(make, file, broken=False))
+    foreign = Path(f"{file}.projections") / "diary.duckdb"
+    foreign.write_bytes(b"dear diary" * 1_000)
+
+    async def beside() -> list[str]:
+        async with (
+            open_platform(file) as platform,
+            platform.canonical.projections(f"{file}.projections") as projections,
+        ):
+            projector = await projections.add("whole", see, tables=TABLES)
+            await projector.wait_applied(2)
+            command = [*EXO_STREAM, "projections", str(file)]
+            done = await trio.run_process(command, capture_stdout=True, env=environment())
+            return done.stdout.decode().splitlines()
+
+    lines = trio.run(beside)
+    assert lines[0] == "aside\t2\t-\tunknown\t1", "the next event id is not to be had"
+    assert lines[1].startswith("diary\t-\t-\tunreadable: ")
+    assert "whole\t-\t-\tunreadable: " in lines[2]
+    assert "is in use by process" in lines[2]
+    assert foreign.read_bytes().startswith(b"dear diary")
+    done = say("projections", tmp_path / "none.duckdb")
+    assert (done.code, done.sentence) == (
+        ERROR,
+        f"exo-stream projections: {tmp_path / 'none.duckdb'} is no file",
+    )
+    assert not (tmp_path / "none.duckdb").exists()
