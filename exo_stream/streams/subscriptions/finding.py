@@ -147,6 +147,7 @@ class Finding:
         return {read_link_key(row.key[1:])[1]: decode_link(row.value or b"") for row in rows}
 
     async def _all(self, keyspace: int, low: bytes, high: bytes) -> list[Row]:
+        await trio.lowlevel.checkpoint_if_cancelled()
         rows: list[Row] = []
         resume: bytes | None = row_key(keyspace, low)
         end = row_key(keyspace, high)
@@ -162,9 +163,10 @@ class Finding:
         version = await self._ground.version()
         self._reads.engine.pin(version)
         try:
-            return await self._reads.rows(version, keys)
+            rows = await self._reads.rows(version, keys)
         finally:
             self._reads.engine.unpin(version)
+        return rows
 
     async def _page(self, low: bytes, high: bytes) -> tuple[list[Row], bytes | None]:
         """Some rows, at least one if there are any, and where to go on."""
