@@ -76,11 +76,7 @@ def _remove(folder: Path) -> None:
 
 def hash_file(path: Path, pieces: Iterator[bytes]) -> Iterator[BackupFile | None]:
     """Make a file durable and hash it, some of it at each step; the last step answers."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    directory.sync_file(path)
     yield None
     hashed, size = hashlib.sha256(), 0
     for number, piece in enumerate(pieces, 1):

@@ -23,6 +23,15 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to a file durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def file_bytes(path: Path) -> int:
     """The size of a file, 0 if there is none."""
     try:

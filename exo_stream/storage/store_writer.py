@@ -57,7 +57,8 @@ class StoreWriter:
         )
         with _told(path):
             creation.write_empty(path, log_id=log_id, memory_bytes=OFFLINE_MEMORY_BYTES)
-            self._con = attach(path, memory_bytes=OFFLINE_MEMORY_BYTES)
+            # Synced once, at the end: until then nobody knows of the file, and a crash ends it.
+            self._con = attach(path, memory_bytes=OFFLINE_MEMORY_BYTES, unsafe_nosync=True)
 
     def add_rows(self, rows: Sequence[Row]) -> None:
         """The next live rows of the table, in the order of their keys."""
@@ -104,6 +105,7 @@ class StoreWriter:
             self._con.execute("COMMIT")
             self._con.execute("CHECKPOINT exo")
             self.close()
+            directory.sync_file(self._path)
 
     def close(self) -> None:
         """Let go of the file, whole or not; a second time it does nothing."""
