@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Final
 
 from exo_stream.backup.manifest import Manifest
 from exo_stream.backup.reading import found_in
@@ -12,8 +13,8 @@ from exo_stream.backup.retention import expired
 from exo_stream.errors import InvalidRequestError
 from exo_stream.storage import directory
 
-FULL_MAX = 7
-INCREMENTAL_SECONDS = 30 * 24 * 3600
+FULL_MAX: Final = 7
+INCREMENTAL_SECONDS: Final = 30 * 24 * 3600
 
 
 def prune_backups(
@@ -33,8 +34,9 @@ def prune_backups(
     """
     if full_max < 1 or incremental_seconds < 0:
         raise InvalidRequestError("at least one full backup is kept, for no negative time")
-    places = {backup.manifest.backup_id: backup.path for backup in found_in(Path(folder))}
-    manifests: list[Manifest] = [backup.manifest for backup in found_in(Path(folder))]
+    found = found_in(Path(folder))
+    places = {backup.manifest.backup_id: backup.path for backup in found}
+    manifests: list[Manifest] = [backup.manifest for backup in found]
     gone = expired(manifests, full_max=full_max, incremental_seconds=incremental_seconds, now=now)
     paths = [places[manifest.backup_id] for manifest in gone]
     if not dry_run:
