@@ -1,5 +1,6 @@
-"""Whatever ends a backup or a restore in the middle, a kill, a cancellation or a full disk: nothing
-half has its name, and the next one goes as if it had never been.
+"""A backup or a restore that is killed, cancelled or finds no space leaves nothing half.
+
+Nothing half has its name, and the next one goes as if it had never been.
 """
 
 from __future__ import annotations
