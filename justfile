@@ -13,6 +13,9 @@ pure_files := prepend("exo_stream/", append(".py", pure)) + " " + prepend("exo_s
 # Programs without an extension that are Python all the same; the tools find such files only by name.
 programs := `grep -lsE '^#!.*python' scripts/* | tr '\n' ' ' || true`
 
+# Tests beside one another: one worker a core, at most four.
+beside := "--numprocesses logical --maxprocesses 4 --dist worksteal"
+
 [private]
 default:
     @just --list --unsorted
@@ -23,10 +26,10 @@ setup:
 
 # While you work: just test tests/test_engine.py -k evict; to debug, add -n0
 test *args:
-    pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist worksteal {{ args }}
+    pytest -m "not slow" {{ beside }} {{ args }}
 
 # Before you push: everything CI checks
-check: fmt-check lint types layers docs cover
+check: fmt-check lint types layers docs (cover beside)
 
 # Let the formatter and the safe fixes have their way
 fmt:
@@ -53,7 +56,7 @@ types:
 layers:
     lint-imports
 
-# All tests, slow ones too, with branch coverage; one after another, or with -n2 beside one another
+# All tests, slow ones too, with branch coverage; one after another, unless told otherwise: -n2
 cover *args:
     mkdir -p build
     coverage erase
