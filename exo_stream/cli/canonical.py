@@ -53,6 +53,7 @@ async def _tail(client: Client, args: Namespace, out: Output) -> None:
 
 async def _print(found: RemoteEventIter, count: int | None, out: Output) -> int:
     """Print ``count`` events, or all; how many there were."""
+    await trio.lowlevel.checkpoint_if_cancelled()
     printed = 0
     while count is None or printed < count:
         most = BATCH_EVENTS_MAX if count is None else min(BATCH_EVENTS_MAX, count - printed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from secrets import token_bytes
 from typing import Final
 
+import trio
+
 from exo_stream.client.call import Call
 from exo_stream.client.link import Link
 from exo_stream.protocol import canonical_messages as c
@@ -40,6 +42,7 @@ class RemotePauses:
 
     async def end(self) -> None:
         """Undo the last one; without any it does nothing."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         if not self._names:
             return
         name = self._names.pop()

@@ -252,6 +252,7 @@ class RemoteWriteTxn:
 
     async def _hold_at(self, snapshot: RemoteSnapshot) -> None:
         """See to it that all that was read holds in a snapshot."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         reads = tuple(self._reads.items())
         if reads:
             reply = await self._ask([key for key, _ in reads], values=False, snapshot=snapshot)

@@ -112,6 +112,7 @@ class CanonicalAnswers:
     async def _read(
         self, request: OpenSnapshot | ReadState | ScanState | ReadEvents | ReadMeta
     ) -> CanonicalReply:
+        await trio.lowlevel.checkpoint_if_cancelled()
         match request:
             case OpenSnapshot():
                 return await self._open(request)
