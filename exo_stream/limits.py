@@ -83,7 +83,7 @@ class Limits:
     free_bytes_min: int = 256 * MIB
     """The low-disk watermark: writes are refused below it (or below twice the WAL, if more)."""
     memory_bytes_max: int = 1024 * MIB
-    """What a platform without a file holds, its log included: beyond it only deletions are taken."""
+    """What a platform without a file holds, log included: beyond it only deletions are taken."""
     engine_memory_bytes: int = 256 * MIB
     """DuckDB's own memory_limit."""
 
