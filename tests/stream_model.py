@@ -93,19 +93,16 @@ class Model:
 
     def fork(self, name: str, source: str, offset: int, messages: list[bytes]) -> Answer:
         origin, stream = self.streams.get(source), self.streams.get(name)
+        if stream is not None and not stream.deleted:
+            # Asked for again it is compared with itself: its source may be gone by then.
+            same = (stream.source, stream.fork_offset) == (source, offset) and not stream.closed
+            return (False, stream.tail, stream.closed) if same else StreamConfigMismatchError
         if origin is None:
             return StreamNotFoundError
         if origin.deleted:
             return ForkFromTombstoneError
-        if stream is not None and stream.deleted:
-            return StreamPathBlockedError
         if stream is not None:
-            same = (
-                (stream.source, stream.fork_offset) == (source, offset)
-                and media_type(stream.config.content_type) == media_type(origin.config.content_type)
-                and not stream.closed
-            )
-            return (False, stream.tail, stream.closed) if same else StreamConfigMismatchError
+            return StreamPathBlockedError
         origin.forks += 1
         config = StreamConfig(origin.config.content_type, origin.config.ttl_seconds)
         shared = [origin.data[:offset]] if offset else []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from exo_stream import backup_errors, errors, stream_errors
 from exo_stream.cli import exit_codes
 from exo_stream.cli.exit_codes import BY_CODE, CONFLICT, ERROR, NOT_FOUND, OK, UNAVAILABLE, USAGE
 from exo_stream.errors import ExoStreamError
@@ -348,7 +349,7 @@ def test_a_bug_is_called_one_and_shown_only_on_demand(
     assert "Traceback" in ask("get", "nothing", "--debug").err
 
 
-MODULES = {"exo_stream.errors", "exo_stream.stream_errors"}
+MODULES = {module.__name__ for module in (errors, stream_errors, backup_errors)}
 
 
 def test_every_error_has_its_exit_code() -> None:

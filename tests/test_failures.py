@@ -46,6 +46,7 @@ RAISED: tuple[ExoStreamError, ...] = (
     errors.TimedOutError(5_000, "a task"),
     errors.PreflightFailedError("no"),
     errors.TransactionConflictError(b"k", 7, 8),
+    errors.ProjectionError("balances", 7, "no"),
     stream_errors.InvalidStreamNameError("no"),
     stream_errors.InvalidOffsetError("no"),
     stream_errors.ForkOffsetBeyondTailError("no"),

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from exo_stream import Platform, VersionedValue
+from exo_stream.backup_errors import BackupError
 from exo_stream.client import Client
 from exo_stream.errors import CursorAheadError, LogMismatchError
 from exo_stream.feed import SnapshotEnd, SnapshotPage
@@ -190,7 +191,8 @@ def test_operators_are_told_of_each_error_what_to_do() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \|[^|]+\|( yes)? +\|[^|]+\|$", page, flags=re.MULTILINE)
     told = {code: bool(again) for code, again in rows}
-    assert told == {error.code: error.retryable for error in ERRORS}
+    errors = (*ERRORS, BackupError, *BackupError.__subclasses__())
+    assert told == {error.code: error.retryable for error in errors}
 
 
 def test_each_guarantee_names_the_tests_that_fail_when_it_is_broken() -> None:

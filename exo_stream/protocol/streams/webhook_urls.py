@@ -124,5 +124,8 @@ def _meant(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address
         return [last]
     if address in _COMPATIBLE and int(address) > 1:
         return [last]
-    inner = [address.sixtofour] if address.sixtofour is not None else []
-    return [address, *inner, *(address.teredo or ())]
+    if address.sixtofour is not None:
+        return [
+            address.sixtofour
+        ]  # the rest of it routes to there; releases of Python differ on it
+    return [address, *(address.teredo or ())]
