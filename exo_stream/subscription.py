@@ -215,19 +215,24 @@ class Subscription:
     @property
     def patience_seconds(self) -> float:
         """After how long without anything new there may be something to ``report``."""
-        silent_seconds = trio.current_time() - self._spoke_at
-        left = max(0, self._heartbeat_seconds - silent_seconds)
+        left = max(0, self._heartbeat_due - trio.current_time())
         return min(self._sources.limits.progress_seconds, left)
+
+    @property
+    def _heartbeat_due(self) -> float:
+        # One sum for whoever waits and whoever looks: of two that differ in their last bit, one
+        # says that it is not time yet, and the other that no time is left.
+        return self._spoke_at + self._heartbeat_seconds
 
     def report(self) -> Progress | Heartbeat | None:
         """What a subscriber that has heard nothing for a while is to be told, if anything."""
-        silent_since, self._spoke_at = self._spoke_at, trio.current_time()
+        now = trio.current_time()
         if self.position > self._reported:
-            self._reported = self.position
+            self._spoke_at, self._reported = now, self.position
             return Progress(self.cursor)
-        if self._spoke_at - silent_since >= self._heartbeat_seconds:
+        if now >= self._heartbeat_due:
+            self._spoke_at = now
             return Heartbeat(self._sources.frontier.visible)
-        self._spoke_at = silent_since
         return None
 
     async def _resolve(self, start: Start) -> int:
