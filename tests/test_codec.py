@@ -302,3 +302,11 @@ def test_entries_are_checked_few_or_many(count: int) -> None:
     for wrong in ([0, "k", b"v"], [0, b"k", "v"], [0, None, None], [True, b"k", b"v"], b"abc", 7):
         with pytest.raises(RemoteProtocolError):
             decode(cbor2.dumps([["snapshot", 1, [*good[1:], wrong]]]))
+
+
+def test_a_transaction_that_has_read_a_key_twice_is_refused() -> None:
+    key = [b"k", 1]
+    with pytest.raises(RemoteProtocolError):
+        codec.decode(cbor2.dumps([["commit", 7, [key, key], []]]), bytes_max=1_000)
+    [commit] = codec.decode(cbor2.dumps([["commit", 7, [key], []]]), bytes_max=1_000)
+    assert isinstance(commit, Commit)

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from exo_stream.model import Entry, Keyspace
 from exo_stream.payload import EncodedBatch, encode_entries
-from exo_stream.selectors import Selector
+from exo_stream.selectors import (
+    ExactValue,
+    Selector,
+    StoreSelector,
+    ValuePrefix,
+    ValueRegex,
+    check_selector,
+)
 
 KEYS = st.binary(max_size=3)
 PUT = st.builds(Entry, st.just(int(Keyspace.STORE)), KEYS, st.one_of(st.none(), KEYS))
@@ -65,3 +72,10 @@ def test_other_keyspaces_are_selected_by_name() -> None:
 def test_a_batch_without_entries_matches_nobody() -> None:
     """It must send no frame; and one byte is one object, so its payload seems to be whole."""
     assert Selector().select(EncodedBatch(1, 1, encode_entries([]))) is None
+
+
+@pytest.mark.parametrize("wanted", [ExactValue(b"v"), ValuePrefix(b"v"), ValueRegex("^v")])
+def test_every_kind_of_value_filter_may_be_asked_for(
+    wanted: ExactValue | ValuePrefix | ValueRegex,
+) -> None:
+    check_selector(StoreSelector(value_filters=(wanted,)))
