@@ -23,8 +23,12 @@ Measure = Callable[[Setting], Iterator[Result]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Its name on the command line, what it measures, and the module whose ``measure`` does."""
+    """Its name on the command line, what it measures, and the module whose ``measure`` does.
+
+    A quick run leaves out what ``is_long``, unless it is asked for by its name.
+    """
 
     name: str
     what: str
     module: str
+    is_long: bool = False
