@@ -87,7 +87,7 @@ SCALES: Final = {
         beside_stopped=8,
         wal_mib=1,
         imports=1,
-        row_seconds_max=60,
+        row_seconds_max=120,
     ),
 }
 """``smoke`` shows that every row runs; its figures mean nothing."""

@@ -34,7 +34,8 @@ def measure(setting: Setting) -> Iterator[Result]:
         servers.reference_streams(setting.folder, with_files=True) as files,
     ):
         ours = ("127.0.0.1", port)
-        for connections, streams in SHAPES:
+        for connections, most in SHAPES:
+            streams = min(most, setting.scale.subscribers)
             runs: dict[str, list[Run]] = {}
             one = partial(_contend, runs, names, connections, streams, setting.scale.round_seconds)
             given, peers = rounds.alternate(
