@@ -100,6 +100,7 @@ def particulars(path: Path) -> list[str]:
     return BELONGS_TO_A_MACHINE.findall(text)
 
 
+@pytest.mark.slow  # each of them is quick, all of them are not
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_tidy(path: Path) -> None:
     assert list(complaints(path)) == []
