@@ -191,7 +191,7 @@ def test_operators_are_told_of_each_error_what_to_do() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \|[^|]+\|( yes)? +\|[^|]+\|$", page, flags=re.MULTILINE)
     told = {code: bool(again) for code, again in rows}
-    errors = (*ERRORS, BackupError, *BackupError.__subclasses__())
+    errors: list[type[ExoStreamError]] = [*ERRORS, BackupError, *BackupError.__subclasses__()]
     assert told == {error.code: error.retryable for error in errors}
 
 
