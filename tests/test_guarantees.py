@@ -16,7 +16,7 @@ import trio
 from exo_stream import Platform, VersionedValue
 from exo_stream.backup_errors import BackupError
 from exo_stream.client import Client
-from exo_stream.errors import CursorAheadError, LogMismatchError
+from exo_stream.errors import CursorAheadError, ExoStreamError, LogMismatchError
 from exo_stream.feed import SnapshotEnd, SnapshotPage
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, Entry
