@@ -41,6 +41,7 @@ def measure(setting: Setting) -> Iterator[Result]:
     folder = setting.folder
     with pace.serving(setting) as (_, port):
         puts = trio.run(_rates, port, _put, scale.rounds, scale.round_seconds)
+        trio.run(_fill, port)
         gets = trio.run(_rates, port, _get, scale.rounds, scale.round_seconds)
     embedded = trio.run(_embedded, folder / "embedded.duckdb", scale.round_seconds)
     protobuf = _protobuf()
@@ -107,6 +108,13 @@ def _message(number: int) -> bytes:
 
 async def _put(stream: trio.SocketStream, number: int) -> None:
     await _ask(stream, "/store.ingest.v1.Service/Put", _MESSAGES[number % len(_MESSAGES)])
+
+
+async def _fill(port: int) -> None:
+    """Put whatever a get may ask for: on a slow machine the rounds of puts do not come that far."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        for number in range(len(_MESSAGES)):
+            await _put(stream, number)
 
 
 async def _get(stream: trio.SocketStream, number: int) -> None:
