@@ -9,6 +9,7 @@ So equal values have equal bytes, on every machine, and ``decode`` refuses all o
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +22,7 @@ V = TypeVar("V", bound="TypedValue")
 _LENGTH_BYTES: Final = 4
 
 
-class TypedValue:
+class TypedValue(ABC):
     """A value of the state that knows its type.
 
     ``as_...`` gives what is in it, and raises InvalidStateError for a value of another type.
@@ -31,14 +32,14 @@ class TypedValue:
     TAG: ClassVar[int]
     NAME: ClassVar[str]
 
+    @abstractmethod
     def body(self) -> bytes:
         """The encoding without its tag."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def parse(cls, body: bytes) -> Self:
         """The value with this body. Raises SerializationError for any other body."""
-        raise NotImplementedError
 
     def as_integer(self) -> int:
         """The number in any integer."""
