@@ -128,8 +128,10 @@ def _disks() -> dict[str, Traffic]:
     """By device; those that were used since the machine started."""
     try:
         counters = psutil.disk_io_counters(perdisk=True)
-    except (OSError, RuntimeError, NotImplementedError):
-        return {}  # a container without /proc/diskstats
+    # In a container: OSError if the counters may not be read, and NotImplementedError is psutil's
+    # word for one that shows neither /proc/diskstats nor /sys/block.
+    except (OSError, NotImplementedError):
+        return {}
     used = {
         name: Traffic(io.read_bytes, io.write_bytes)
         for name, io in sorted(counters.items())
