@@ -9,7 +9,8 @@ from typing import Final, Protocol
 
 from exo_stream.protocol.connect.failure import CallError, Code
 
-if sys.version_info >= (3, 14):  # pragma: no cover - tested on an older Python
+# Python's own module from 3.14 on, its backport before: on any one Python, one of the two runs.
+if sys.version_info >= (3, 14):  # pragma: no cover
     from compression import zstd
 else:
     from backports import zstd
