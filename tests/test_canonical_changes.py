@@ -38,12 +38,19 @@ class TableView:
         self.put(CANONICAL, RECORD_KEY, sequence, record.entry().value)
 
     def row(self, keyspace: int, key: bytes) -> Row | Unknown | None:
+        assert keyspace == CANONICAL, "of the state only versions are asked for"
+        return self._found(keyspace, key)
+
+    def version(self, keyspace: int, key: bytes) -> int | Unknown:
+        row = self._found(keyspace, key)
+        if isinstance(row, Unknown):
+            return UNKNOWN
+        return 0 if row is None or row.value is None else row.sequence
+
+    def _found(self, keyspace: int, key: bytes) -> Row | Unknown | None:
         if (keyspace, key) in self.unknown:
             return UNKNOWN
         return self.rows_.get((keyspace, key))
-
-    def version(self, keyspace: int, key: bytes) -> int | Unknown:
-        raise AssertionError((keyspace, key))
 
     def changed(self, keyspace: int, key: bytes, since: int) -> bool | Unknown:
         raise AssertionError((keyspace, key, since))
@@ -84,11 +91,12 @@ def test_what_is_not_in_memory_is_asked_for_all_at_once() -> None:
     view = TableView(unknown={(STATE, b"read"), (STATE, b"del"), (CANONICAL, RECORD_KEY)})
     verdict = judge(changes, view, 0)
     assert isinstance(verdict, Need)
-    assert list(verdict.keys) == [*NEED_RECORD.keys, (STATE, b"read"), (STATE, b"del")]
+    assert verdict.keys == NEED_RECORD.keys
+    assert list(verdict.versions) == [(STATE, b"read"), (STATE, b"del")]
     view.unknown.discard((CANONICAL, RECORD_KEY))
     verdict = judge(changes, view, 0)
     assert isinstance(verdict, Need)
-    assert list(verdict.keys) == [(STATE, b"read"), (STATE, b"del")]
+    assert verdict == Need(versions=[(STATE, b"read"), (STATE, b"del")])
 
 
 @pytest.mark.parametrize(

@@ -157,11 +157,11 @@ def decision(changes: Changes, source: Source | None = None) -> Decision[CommitI
 def judge(changes: Changes, view: View, now: int) -> Verdict[CommitInfo]:
     """Write all of it, or refuse it: what was read must still be so, and the seal open."""
     row = view.row(_CANONICAL, RECORD_KEY)
-    need = _unknown(changes, view)
+    unknown = _unknown(changes, view)
     if isinstance(row, Unknown):
-        return Need(keys=(*NEED_RECORD.keys, *need))
-    if need:
-        return Need(keys=need)
+        return Need(keys=NEED_RECORD.keys, versions=unknown)
+    if unknown:
+        return Need(versions=unknown)
     record = read_record(row)
     if record.sealed:
         return Refuse(SealedError(record.sealed - 1))
@@ -172,9 +172,11 @@ def judge(changes: Changes, view: View, now: int) -> Verdict[CommitInfo]:
 
 
 def _unknown(changes: Changes, view: View) -> list[tuple[int, bytes]]:
-    """The keys that have to be fetched first: those read, and those that a deletion counts."""
+    """The keys to look up first: those read, and those that a deletion counts. Their versions
+    will do: a value of 16 MiB is not worth reading to be compared by its age.
+    """
     asked = [*changes.reads, *[key for key, value in changes.operations if value is None]]
-    return [(_STATE, key) for key in asked if view.row(_STATE, key) is UNKNOWN]
+    return [(_STATE, key) for key in asked if view.version(_STATE, key) is UNKNOWN]
 
 
 def _objection(
@@ -209,9 +211,9 @@ def _read(
 
 
 def _version(view: View, key: bytes) -> int:
-    row = view.row(_STATE, key)
-    assert not isinstance(row, Unknown), key
-    return 0 if row is None or row.value is None else row.sequence
+    version = view.version(_STATE, key)
+    assert not isinstance(version, Unknown), key
+    return version
 
 
 def _write(
