@@ -34,6 +34,7 @@ ExoStreamError
 ├─ FileInUseError             file_in_use          pid: another process holds the file
 ├─ ForeignFileError           foreign_file         not our file, or of a newer format
 ├─ CorruptionError            corruption           what is on disk contradicts itself
+│  └─ EventGapError           event_gap            event_id, missing: events that should be there
 ├─ LocalProtocolError         local_protocol_error a bug on our side
 └─ RemoteProtocolError        remote_protocol_error they broke the protocol
                                                                     (r) = retryable
@@ -384,6 +385,22 @@ class CorruptionError(ExoStreamError):
     """What is on disk contradicts itself; nothing was changed. Restore, or repair by hand."""
 
     code = "corruption"
+
+
+class EventGapError(CorruptionError):
+    """``missing`` events from ``event_id`` on should be there and are not; none was passed over.
+
+    Whoever reads from behind them gets the rest. Restore, and rebuild what was made of them.
+    """
+
+    code = "event_gap"
+    fields: ClassVar[tuple[str, ...]] = ("event_id", "missing")
+
+    def __init__(self, event_id: int, missing: int) -> None:
+        last = f" to {event_id + missing - 1}" if missing > 1 else ""
+        super().__init__(f"event {event_id}{last}: missing, though later ones were written")
+        self.event_id = event_id
+        self.missing = missing
 
 
 class LocalProtocolError(ExoStreamError):

@@ -29,6 +29,7 @@ MADE: dict[str, ExoStreamError] = {
     "lock_timeout": errors.LockTimeoutError(5_000, b"k", "a task"),
     "timed_out": errors.TimedOutError(5_000, "a task"),
     "transaction_conflict": errors.TransactionConflictError(b"k", 7, 8),
+    "event_gap": errors.EventGapError(7, 3),
     "projection_failed": errors.ProjectionError("balances", 7, "raised KeyError"),
     "batch_evicted": errors.BatchEvictedError(10),
     "cursor_ahead": errors.CursorAheadError(10),

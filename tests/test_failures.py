@@ -32,6 +32,7 @@ RAISED: tuple[ExoStreamError, ...] = (
     errors.FileInUseError("feed.duckdb", 17),
     errors.ForeignFileError("not ours"),
     errors.CorruptionError("checksum"),
+    errors.EventGapError(7, 3),
     errors.LocalProtocolError("bug"),
     errors.RemoteProtocolError("theirs"),
     errors.KeyTooLargeError(512, 511, "put_state"),

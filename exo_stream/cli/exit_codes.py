@@ -65,6 +65,7 @@ BY_CODE: Final = {
     "outcome_unknown": ERROR,
     "foreign_file": ERROR,
     "corruption": ERROR,
+    "event_gap": ERROR,
     "local_protocol_error": ERROR,
     "remote_protocol_error": ERROR,
     "not_visible_yet": UNAVAILABLE,
