@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from exo_stream.canonical.changes import CommitInfo
+from exo_stream.canonical.contexts import PreflightContext, TransactionContext
 from exo_stream.canonical.store import CanonicalStore
-from exo_stream.canonical.transaction import PreflightContext, TransactionContext
 from exo_stream.canonical.values import I64, TypedValue
 
 Body = Callable[[TransactionContext], Awaitable[None]]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from exo_stream.canonical.changes import CommitInfo
+from exo_stream.canonical.contexts import TransactionContext
 from exo_stream.canonical.store import CanonicalStore
-from exo_stream.canonical.transaction import TransactionContext
 from exo_stream.errors import (
     StoreError,
     TransactionConflictError,

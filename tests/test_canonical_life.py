@@ -13,8 +13,8 @@ import trio
 
 from exo_stream import Platform
 from exo_stream.canonical.changes import Changes
+from exo_stream.canonical.contexts import TransactionContext
 from exo_stream.canonical.store import CanonicalStore
-from exo_stream.canonical.transaction import TransactionContext
 from exo_stream.canonical.transactions import WriteTxn
 from exo_stream.canonical.values import I64, decode, encode
 from exo_stream.errors import (

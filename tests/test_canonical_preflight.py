@@ -13,7 +13,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from exo_stream.canonical.changes import Changes, CommitInfo, PreflightResult
-from exo_stream.canonical.transaction import PreflightContext, Transaction, TransactionContext
+from exo_stream.canonical.contexts import PreflightContext, TransactionContext
+from exo_stream.canonical.transaction import Transaction
 from exo_stream.canonical.values import I64, String
 from exo_stream.errors import (
     InvalidStateError,

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream.canonical.changes import Changes
-from exo_stream.canonical.transaction import PreflightContext, TransactionContext
+from exo_stream.canonical.contexts import PreflightContext, TransactionContext
 from exo_stream.canonical.values import I64, U256, Bytes
 from exo_stream.errors import (
     ConfigError,

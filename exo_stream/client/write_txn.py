@@ -15,9 +15,9 @@ from typing import Final, Self
 import trio
 
 from exo_stream.canonical.changes import CommitInfo, Operation, PreflightResult
+from exo_stream.canonical.contexts import encode_event
 from exo_stream.canonical.ranges import over
 from exo_stream.canonical.state import check_event, check_key, check_value
-from exo_stream.canonical.transaction import encode_event
 from exo_stream.client.call import Call, Retry
 from exo_stream.client.event_iter import read_events
 from exo_stream.client.link import Link

@@ -12,8 +12,8 @@ from typing import Final
 
 import trio
 
+from exo_stream.canonical.contexts import TransactionContext
 from exo_stream.canonical.store import CanonicalStore
-from exo_stream.canonical.transaction import TransactionContext
 from exo_stream.canonical.values import I64, decode, encode
 from exo_stream.errors import PreflightFailedError, TransactionConflictError
 from exo_stream.limits import Limits

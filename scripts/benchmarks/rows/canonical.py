@@ -20,8 +20,8 @@ import exo_stream
 from benchmarks import rounds
 from benchmarks.result import Budget, Result
 from benchmarks.row import Setting
+from exo_stream.canonical.contexts import TransactionContext
 from exo_stream.canonical.store import CanonicalStore
-from exo_stream.canonical.transaction import TransactionContext
 from exo_stream.canonical.values import I64
 from exo_stream.storage.duckdb_engine import open_duckdb_engine
 
