@@ -14,10 +14,11 @@ from exo_stream import Platform
 from exo_stream.canonical.changes import Changes
 from exo_stream.canonical.store import CanonicalStore
 from exo_stream.decision import Write
-from exo_stream.errors import CorruptionError, InvalidRequestError, PlatformClosedError
+from exo_stream.errors import EventGapError, InvalidRequestError, PlatformClosedError
 from exo_stream.limits import Limits
 from exo_stream.model import Entry, Keyspace
 from exo_stream.storage.duckdb_engine import DuckDBEngine
+from tests.network import connected_over, networked
 from tests.worlds import in_memory, on_file
 
 
@@ -185,14 +186,40 @@ async def test_an_event_id_is_an_unsigned_64_bit_integer(bound: int) -> None:
         assert await last.next() is None
 
 
-async def test_a_hole_in_the_ids_is_corruption_and_nothing_is_skipped() -> None:
+HOLES: dict[str, tuple[list[int], int, EventGapError]] = {
+    "the first": ([0], 0, EventGapError(0, 1)),
+    "in the middle": ([1], 1, EventGapError(1, 1)),
+    "several": ([2, 3], 2, EventGapError(2, 2)),
+    "more than a page": ([1, 2, 3, 4], 1, EventGapError(1, 4)),
+    "the newest": ([5], 5, EventGapError(5, 1)),
+    "every one": ([0, 1, 2, 3, 4, 5], 0, EventGapError(0, 6)),
+}
+
+
+@pytest.mark.parametrize(("holes", "before", "gap"), HOLES.values(), ids=HOLES)
+@pytest.mark.parametrize("follow", [False, True], ids=["to the end", "following"])
+async def test_a_hole_in_the_ids_is_told_and_nothing_is_skipped(
+    holes: list[int], before: int, gap: EventGapError, follow: bool
+) -> None:
     """The original's reader drops what lies below an id that it has passed."""
-    async with in_memory()() as platform:
-        await append(platform.canonical, b"a", b"b", b"c")
-        hole = [Entry(Keyspace.EVENT, bytes(7) + b"\x01", None)]
-        await platform.decide(lambda _view, _now: Write(hole, None))
-        with pytest.raises(CorruptionError, match="events are missing"):
-            assert [event async for event in await platform.canonical.iter_events()]
+    limits = Limits(page_rows_max=3)
+    async with in_memory()(limits=limits) as platform, networked(platform) as network:
+        await append(platform.canonical, *[b"%d" % number for number in range(6)])
+        entries = [Entry(Keyspace.EVENT, id_.to_bytes(8, "big"), None) for id_ in holes]
+        await platform.decide(lambda _view, _now: Write(entries, None))
+        async with connected_over(network) as client:
+            for canonical in (platform.canonical, client.canonical):
+                found: list[tuple[int, bytes]] = []
+                events = await canonical.iter_events(follow=follow)
+                for _ in range(2):  # it tells it again
+                    with pytest.raises(EventGapError) as raised:
+                        async for event in events:
+                            found.append(event)
+                    assert (raised.value.event_id, raised.value.missing) == (
+                        gap.event_id,
+                        gap.missing,
+                    )
+                assert found == [(number, b"%d" % number) for number in range(before)]
 
 
 class Counting:

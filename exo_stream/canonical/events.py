@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Self
 
 import trio
 
+from exo_stream.actors.reads import Reads
 from exo_stream.canonical.changes import EVENT_ID_BYTES
+from exo_stream.canonical.record import RECORD_KEY, read_record
 from exo_stream.canonical.state import READS_PER_CHECKPOINT
-from exo_stream.errors import CorruptionError, InvalidRequestError, PlatformClosedError
+from exo_stream.errors import EventGapError, InvalidRequestError, PlatformClosedError
 from exo_stream.model import SEQUENCE_MAX, Keyspace, Row, row_key
 from exo_stream.selectors import Selector
 from exo_stream.storage.engine import Version
@@ -22,6 +24,7 @@ EVERY_EVENT: Final = Selector(keyspace=Keyspace.EVENT)
 
 _EVENT: Final = int(Keyspace.EVENT)
 _END: Final = row_key(Keyspace.EVENT + 1, b"")
+_RECORD: Final = row_key(Keyspace.CANONICAL, RECORD_KEY)
 
 
 def event_row_key(event_id: int) -> bytes:
@@ -36,12 +39,66 @@ def check_ids(first: int, end: int | None) -> None:
             raise InvalidRequestError("an event id is an unsigned 64-bit integer")
 
 
+ReadVersion = Callable[[], Version]
+"""Each read takes the Version of its moment: a Version that is not held is gone by the next one."""
+
+
+async def event_rows(
+    reads: Reads, version: ReadVersion, first: int, count: int, *, bytes_max: int | None = None
+) -> Sequence[Row]:
+    """The rows of up to ``count`` events from ``first`` on, fewer before a gap or if they are
+    large; none if there is none yet. Raises EventGapError if ``first`` is missing.
+    """
+    until = first + count
+    start, end = event_row_key(first), _END if until > SEQUENCE_MAX else event_row_key(until)
+    rows = await _page(reads, version, (start, end), count, bytes_max)
+    whole = 0
+    if rows and rows[0].key == start:
+        whole = len(rows)
+        while rows[whole - 1].key != event_row_key(first + whole - 1):
+            whole -= 1  # ids only grow, so those before the gap are the last that stand right
+    if not whole:
+        await _check_no_gap(reads, version, first)
+    return rows[:whole]
+
+
+async def _page(
+    reads: Reads,
+    version: ReadVersion,
+    span: tuple[bytes, bytes],
+    rows_max: int,
+    bytes_max: int | None,
+) -> list[Row]:
+    """The rows of the first page that has any; none if no page has."""
+    start, end = span
+    while True:
+        page = await reads.page(
+            version(), start, end, rows_max=rows_max, bytes_max=bytes_max, forward=True
+        )
+        if page.rows or page.resume is None:
+            return page.rows
+        start = page.resume
+
+
+async def _check_no_gap(reads: Reads, version: ReadVersion, first: int) -> None:
+    """Raise EventGapError if ``first``, which was not there, should have been."""
+    [record] = await reads.rows(version(), [_RECORD])
+    known = read_record(record).next_event_id
+    # After the record: what that speaks of is visible by now, and so is what came meanwhile.
+    rows = await _page(reads, version, (event_row_key(first), _END), 1, None)
+    if rows:
+        known = int.from_bytes(rows[0].key[1:], "big")
+    if known > first:
+        raise EventGapError(first, known - first)
+
+
 class EventIter:
     """The events with ``from <= id < to`` in ascending order, each once.
 
     Without ``to`` it ends with the newest event of the moment it was made, or, when it follows,
     never: then it waits for the next event. It holds no snapshot, since an event never changes,
-    so it may be read as slowly as one likes. Cancelled, it has not moved.
+    so it may be read as slowly as one likes. Cancelled, it has not moved. Where events are
+    missing it raises EventGapError, after those before them, and again if asked again.
     """
 
     def __init__(
@@ -126,28 +183,12 @@ class EventIter:
 
     async def _read(self) -> bool:
         """Read a page, whole or not at all; whether it holds anything."""
-        limits = self._sources.limits
         # No further than a page goes: a page copies what memory has of all that it may look at.
-        wanted = min(limits.page_rows_max, self._end - self._next)
-        until = self._next + wanted
-        start = event_row_key(self._next)
-        end = _END if until > SEQUENCE_MAX else event_row_key(until)
-        page = await self._sources.reads.page(
-            self._version(),
-            start,
-            end,
-            rows_max=wanted,
-            forward=True,
-        )
-        rows = page.rows
-        if not rows:
-            return False
-        last = event_row_key(self._next + len(rows) - 1)
-        if rows[0].key != start or rows[-1].key != last:
-            raise CorruptionError(f"after event {self._next} some events are missing")
+        wanted = min(self._sources.limits.page_rows_max, self._end - self._next)
+        rows = await event_rows(self._sources.reads, self._version, self._next, wanted)
         self._page = iter(rows)
         self._left = len(rows)
-        return True
+        return bool(rows)
 
     async def _wait(self) -> None:
         """Sleep until another event is visible.

@@ -8,7 +8,7 @@ from typing import Final, TypeVar, assert_never
 import trio
 
 from exo_stream.canonical.changes import Changes
-from exo_stream.canonical.events import event_row_key
+from exo_stream.canonical.events import event_rows
 from exo_stream.canonical.ranges import check_bounds
 from exo_stream.canonical.record import RECORD_KEY, read_record
 from exo_stream.canonical.state import check_event, check_key, check_value
@@ -208,15 +208,14 @@ class CanonicalAnswers:
         events: tuple[bytes, ...] = ()
         if count > 0:
             # An event never changes, so what is visible by now may be read.
-            page = await self._reads.page(
-                self._reads.engine.version,
-                event_row_key(request.first),
-                event_row_key(request.first + count),
-                rows_max=count,
+            rows = await event_rows(
+                self._reads,
+                lambda: self._reads.engine.version,
+                request.first,
+                count,
                 bytes_max=self._limits.frame_bytes_max,
-                forward=True,
             )
-            events = tuple([row.value for row in page.rows if row.value is not None])
+            events = tuple([row.value for row in rows if row.value is not None])
         return self._sendable(EventsRead(request.id, request.first, next_event_id, events))
 
     async def _commit(self, request: Commit) -> Committed:
