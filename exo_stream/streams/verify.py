@@ -12,6 +12,7 @@ from exo_stream.streams.looking import read_remainder
 from exo_stream.streams.messages import SPAN_BYTES, read_key, span
 from exo_stream.streams.record import Record, decode_record
 from exo_stream.streams.removal import LOOK, look_key
+from exo_stream.streams.subscriptions.verify import SubscriptionCheck
 
 WHOLE: Final = 1 << 20
 """More than a record has."""
@@ -20,6 +21,7 @@ HEADS: Final = {
     int(Keyspace.STREAM_DATA): SPAN_BYTES,
     int(Keyspace.STREAM_PRODUCER): WHOLE,
     int(Keyspace.STREAM_UPKEEP): WHOLE,
+    int(Keyspace.STREAM_SUBSCRIPTION): WHOLE,
 }
 
 
@@ -44,6 +46,7 @@ class StreamCheck:
     _producers: set[int] = field(default_factory=set)
     _looks: set[bytes] = field(default_factory=set)
     _remainders: dict[int, str | None] = field(default_factory=dict)
+    _subscriptions: SubscriptionCheck = field(default_factory=SubscriptionCheck)
     _problems: list[str] = field(default_factory=list)
 
     @property
@@ -60,6 +63,8 @@ class StreamCheck:
                 self._take_data(key, head, size)
             case Keyspace.STREAM_PRODUCER:
                 self._producers.add(int.from_bytes(key[:8], "big"))
+            case Keyspace.STREAM_SUBSCRIPTION:
+                self._subscriptions.take(key, head)
             case Keyspace.STREAM_UPKEEP if key.startswith(LOOK):
                 self._looks.add(key)
             case _:
@@ -85,6 +90,7 @@ class StreamCheck:
             *self._problems_of_records(),
             *self._problems_of_references(),
             *self._problems_of_what_is_nobodys(),
+            *self._subscriptions.problems(self._records),
         ]
 
     def _problems_of_records(self) -> Iterator[str]:

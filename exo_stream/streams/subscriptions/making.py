@@ -25,6 +25,7 @@ from exo_stream.streams.subscriptions.record import (
     Link,
     Subscription,
     SubscriptionConfig,
+    decode_link,
     link_key,
     subscription_key,
 )
@@ -102,7 +103,8 @@ def unmake(subscription_id: str) -> Decision[bool]:
     """How a subscription is deleted; the answer is whether it has links left.
 
     While it has, ask again: nobody can create it anew before the last are gone, for its record
-    goes with them.
+    goes with them. Until then it has no pattern any more, so that no stream whose place is gone
+    wakes it as if nothing of that had been acknowledged.
     """
     low = link_key(subscription_id, "")
     links = KeyRange(_SUBSCRIPTIONS, low, low + b"\xff", _SLICE)
@@ -121,7 +123,10 @@ def unmake(subscription_id: str) -> Decision[bool]:
         has_more = len(rows) == _SLICE
         if not has_more:
             entries.append(Entry(_SUBSCRIPTIONS, key, None))
-        return Write(entries, has_more)
+            return Write(entries, has_more)
+        named = sum(decode_link(row.value).is_explicit for row in rows if row.value is not None)
+        left = known._replace(config=known.config._replace(pattern=None), named=known.named - named)
+        return Write([*entries, left.entry(subscription_id)], has_more)
 
     return decide
 
