@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import trio
 from exo_stream.cli.connection import connected
 from exo_stream.cli.exit_codes import OK
 from exo_stream.cli.output import Output
+from exo_stream.cli.standard_error import say
 from exo_stream.cli.tables import print_table
 from exo_stream.client import Client
 
@@ -90,7 +90,7 @@ async def bench(args: Namespace, out: Output) -> int:
     prefix = f"bench/{secrets.token_hex(4)}/".encode()
     async with connected(args) as client:
         load = Load(client, prefix, args.seconds)
-        sys.stderr.write(f"measuring {args.url} for {5 * args.seconds:.0f} s\n")
+        say(f"measuring {args.url} for {5 * args.seconds:.0f} s")
         try:
             figures = await _figures(load, args.tasks)
         finally:

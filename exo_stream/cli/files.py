@@ -5,7 +5,6 @@ They are plain functions: nothing else happens meanwhile, and a Ctrl-C ends them
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 from exo_stream.canonical.verify import CanonicalCheck
 from exo_stream.cli.exit_codes import ERROR, OK
 from exo_stream.cli.output import Output
+from exo_stream.cli.standard_error import say
 from exo_stream.cli.wording import counted, size
 from exo_stream.storage import repair, rewrite
 from exo_stream.storage.findings import Report
@@ -73,9 +73,7 @@ def repair_wal(args: Namespace, out: Output) -> int:
         for copy in report.copies:
             out.line(f"copy kept: {copy}")
         if report.verdict is WalVerdict.REPAIRABLE:
-            sys.stderr.write(
-                f"nothing was changed; to repair it: exo-stream repair-wal --apply {args.file}\n"
-            )
+            say(f"nothing was changed; to repair it: exo-stream repair-wal --apply {args.file}")
     return OK if report.verdict in {WalVerdict.SOUND, WalVerdict.REPAIRED} else ERROR
 
 

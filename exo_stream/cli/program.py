@@ -19,6 +19,7 @@ from exo_stream.cli.arguments import parser
 from exo_stream.cli.collector import collect_seldom
 from exo_stream.cli.exit_codes import ERROR, INTERRUPTED, OK, USAGE, exit_code
 from exo_stream.cli.output import Output
+from exo_stream.cli.standard_error import say
 from exo_stream.errors import ExoStreamError
 
 Run = Callable[[Namespace, Output], Awaitable[int]]
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The last resort: nobody is above us.
     except (Exception, SystemExit, KeyboardInterrupt, BaseExceptionGroup) as error:  # noqa: BLE001
         if is_debug and not isinstance(error, SystemExit):
-            traceback.print_exc()
+            say(traceback.format_exc().rstrip())
         return _explained(name, _leaf(error))
 
 
@@ -129,8 +130,7 @@ def _explained(name: str, error: BaseException) -> int:
         case _:
             sentence = f"a bug: {type(error).__name__}: {error} (--debug shows where)"
             code = ERROR
-    line = " ".join(sentence.split())
-    sys.stderr.write(f"{name}: {line}\n")
+    say(f"{name}: {' '.join(sentence.split())}")
     return code
 
 

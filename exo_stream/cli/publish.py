@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from exo_stream.cli.connection import connected
 from exo_stream.cli.exit_codes import OK
 from exo_stream.cli.lines import Key, LineSplitter, from_field, keyed, numbered
 from exo_stream.cli.output import Output
+from exo_stream.cli.standard_error import say
 from exo_stream.cli.wording import counted
 from exo_stream.client import Client
 from exo_stream.limits import Limits
@@ -37,7 +37,7 @@ async def publish(args: Namespace, out: Output) -> int:
             done = True
         finally:
             if not done and publisher.lines:
-                sys.stderr.write(f"exo-stream publish: {publisher.summary()}, and no more\n")
+                say(f"exo-stream publish: {publisher.summary()}, and no more")
     out.answer(
         {"lines": publisher.lines, "batches": publisher.batches, "sequence": publisher.sequence},
         publisher.summary(),

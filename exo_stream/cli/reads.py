@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -14,6 +13,7 @@ from exo_stream.cli.connection import connected
 from exo_stream.cli.exit_codes import NOT_FOUND, OK
 from exo_stream.cli.output import Output
 from exo_stream.cli.reductions import reduce
+from exo_stream.cli.standard_error import say
 from exo_stream.cli.tables import print_table
 from exo_stream.cli.wording import Json, batch_object, named, readable, size
 from exo_stream.limits import STORE_KEY_BYTES_MAX
@@ -24,7 +24,7 @@ ROWS_PER_TABLE: Final = 500
 
 def missing(args: Namespace, what: str) -> int:
     """Say that something is not there."""
-    sys.stderr.write(f"exo-stream {args.command}: {what}\n")
+    say(f"exo-stream {args.command}: {what}")
     return NOT_FOUND
 
 
