@@ -6,7 +6,7 @@ which of these do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol, assert_never
 
 from exo_stream.keys import MatchKey, payload_to_match
@@ -55,6 +55,9 @@ class Matcher(Protocol):
     def takes(self, entry: Entry) -> bool:
         """Whether ``entry`` matches."""
 
+    def looks(self, entry: Entry) -> Iterator[bool]:
+        """The same, one search of a value at a time: the last answer holds."""
+
     def select(self, batch: EncodedBatch) -> EncodedBatch | None:
         """The batch with its matching entries only, in their order; None if there are none."""
 
@@ -95,6 +98,10 @@ class PrefixMatcher:
     def takes(self, entry: Entry) -> bool:
         """Whether ``entry`` is of the keyspace and begins with the prefix."""
         return entry[0] == self.keyspace and entry[1].startswith(self.prefix)
+
+    def looks(self, entry: Entry) -> Iterator[bool]:
+        """The same: there is nothing to search for."""
+        yield self.takes(entry)
 
 
 class StoreMatcher:
@@ -140,6 +147,30 @@ class StoreMatcher:
             and (not self._asks_value or (value is not None and self._takes_value(value)))
         )
 
+    def looks(self, entry: Entry) -> Iterator[bool]:
+        """The same, one search of a value at a time: the last answer holds."""
+        keyspace, key, value = entry
+        if (
+            keyspace != Keyspace.STORE
+            or not key.startswith(self._prefix)
+            or not self._takes_key(key[self._prefix_bytes :])
+        ):
+            yield False
+        elif not self._asks_value or value is None:
+            yield not self._asks_value
+        elif value in self._exact or value.startswith(self._begins):
+            yield True
+        else:
+            yield from self._searches(value)
+
+    def _searches(self, value: bytes) -> Iterator[bool]:
+        takes = False
+        for pattern in self._patterns:
+            takes = pattern.matches(value)
+            yield takes
+            if takes:
+                return
+
     def select(self, batch: EncodedBatch) -> EncodedBatch | None:
         """The batch with its matching entries only, in their order; None if there are none."""
         return narrowed(self, batch, batch.entries)
@@ -182,6 +213,10 @@ class StreamMatcher:
         if entry[0] != Keyspace.STREAM:
             return False
         return entry[1].startswith(self._key) if self._is_prefix else entry[1] == self._key
+
+    def looks(self, entry: Entry) -> Iterator[bool]:
+        """The same: there is nothing to search for."""
+        yield self.takes(entry)
 
     def select(self, batch: EncodedBatch) -> EncodedBatch | None:
         """The record and what was appended, if the batch is about such a stream."""

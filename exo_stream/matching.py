@@ -1,13 +1,14 @@
 """The matchers in use on one platform: one for all who ask the same, and what is heavy done once.
 
 A regex takes linear time, but a large value and a large program can still make that long: such a
-selection is done by a thread, for all subscribers that ask the same.
+selection is done by threads, in turns, for all subscribers that ask the same. What a single search
+may take for minutes, and nobody can stop it, has threads of its own: it waits for its like.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -22,7 +23,12 @@ from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import AnySelector, StoreSelector
 
 THREADS: Final = 2
-"""Threads that compile and select for all subscribers of a platform."""
+"""Threads that compile and select for all subscribers of a platform, and as many for what may take
+them long."""
+
+TURN_STEPS: Final = 50_000_000
+"""What a thread does before others have their turn, at worst a second or two. A single entry that
+may cost more is looked at in the other threads, a search at a time."""
 
 KEPT_MAX: Final = 16
 """Heavy selections kept for others who want the same;"""
@@ -62,9 +68,10 @@ class _Heavy:
 class Matching:
     """The matchers that subscriptions hold; equal selectors share one."""
 
-    def __init__(self, limits: Limits, elsewhere: Elsewhere) -> None:
+    def __init__(self, limits: Limits, elsewhere: Elsewhere, long: Elsewhere | None = None) -> None:
         self._limits = limits
         self._elsewhere = elsewhere
+        self._long = long or elsewhere
         self._held: dict[AnySelector, _Held] = {}
         self._regexes: Counter[str] = Counter()
         self._special = 0
@@ -129,14 +136,32 @@ class Matching:
     async def narrow(self, matcher: Matcher, rows: Sequence[Entry]) -> list[Entry]:
         """Those of some rows that match, in their order."""
         await trio.lowlevel.checkpoint()
-
-        def matching() -> list[Entry]:
-            return [row for row in rows if matcher.takes(row)]
-
         if matcher.steps(rows) <= self._limits.match_steps_max:
-            return matching()
-        found: list[Entry] = await self._elsewhere(matching)
+            return [row for row in rows if matcher.takes(row)]
+        return await self._take_turns(matcher, rows)
+
+    async def _take_turns(self, matcher: Matcher, entries: Sequence[Entry]) -> list[Entry]:
+        """Those of ``entries`` that match, found by threads that others use between two turns."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        found = list[Entry]()
+        at = 0
+        while at < len(entries):
+            if matcher.steps(entries[at : at + 1]) > TURN_STEPS:
+                if await self._takes_long(matcher.looks(entries[at])):
+                    found.append(entries[at])
+                at += 1
+            else:
+                more, at = await self._elsewhere(partial(_turn, matcher, entries, at))
+                found += more
         return found
+
+    async def _takes_long(self, looks: Iterator[bool]) -> bool:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        look = partial(next, looks, None)
+        while (takes := await self._long(look)) is not None:
+            if takes:
+                return True
+        return False
 
     def _admit(self, selector: AnySelector, matcher: Matcher) -> None:
         if isinstance(selector, StoreSelector):
@@ -155,7 +180,7 @@ class Matching:
         self._held[selector] = _Held(matcher)
 
     async def _select_heavy(self, matcher: Matcher, batch: EncodedBatch) -> EncodedBatch | None:
-        """In a thread, once for all who want it; whoever is cancelled leaves it to the next."""
+        """By threads, once for all who want it; whoever is cancelled leaves it to the next."""
         key = (matcher, batch.sequence)
         while (known := self._heavy.get(key)) is not None:
             await known.done.wait()
@@ -163,7 +188,9 @@ class Matching:
                 return known.found
         heavy = self._heavy[key] = _Heavy()
         try:
-            heavy.found = await self._elsewhere(partial(matcher.select, batch))
+            matching = tuple(await self._take_turns(matcher, batch.entries))
+            if matching:
+                heavy.found = EncodedBatch(batch.sequence, batch.committed_at, entries=matching)
             heavy.is_known = True
         finally:
             heavy.done.set()
@@ -173,6 +200,20 @@ class Matching:
             if other.is_known:
                 del self._heavy[old]
         return heavy.found
+
+
+def _turn(matcher: Matcher, entries: Sequence[Entry], at: int) -> tuple[list[Entry], int]:
+    """Those that match of a turn's worth of ``entries`` from ``at`` on, and where it ended."""
+    found = list[Entry]()
+    steps = 0
+    while at < len(entries):
+        steps += matcher.steps(entries[at : at + 1])
+        if steps > TURN_STEPS:
+            break
+        if matcher.takes(entries[at]):
+            found.append(entries[at])
+        at += 1
+    return found, at
 
 
 def _bytes(found: EncodedBatch | None) -> int:

@@ -79,7 +79,7 @@ async def open_platform(
             assert engine is not None
             opened = await hops[0](partial(_as_engine, engine, log_id))
         try:
-            matching = Matching(limits, hop or in_threads())
+            matching = Matching(limits, hop or in_threads(), hop or in_threads())
             running = _running(opened, hops, limits, retention, clock, matching=matching)
             async with running as platform:
                 yield platform

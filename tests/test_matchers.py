@@ -185,6 +185,8 @@ def test_a_selector_takes_what_the_reference_says(
 ) -> None:
     expected = [entry for entry in entries if plainly_takes(selector, entry)]
     assert taken(selector, *entries) == expected
+    matcher = matcher_of(selector)
+    assert [e for e in entries if list(matcher.looks(e))[-1:] == [True]] == expected
 
 
 @given(STORE_SELECTORS, ENTRIES)

@@ -14,7 +14,7 @@ from exo_stream.errors import OverloadedError
 from exo_stream.keys import MatchKey
 from exo_stream.limits import Limits
 from exo_stream.matchers import Matcher
-from exo_stream.matching import KEPT_BYTES_MAX, KEPT_MAX, Matching, in_threads
+from exo_stream.matching import KEPT_BYTES_MAX, KEPT_MAX, TURN_STEPS, Matching, in_threads
 from exo_stream.model import Entry, Keyspace
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import (
@@ -211,6 +211,44 @@ async def test_of_heavy_selections_few_are_kept_and_no_large_ones() -> None:
     unwanted = batch(100, (b"k", b"w" * 10_000))
     assert await matching.select(matcher, [unwanted]) == []
     assert (matcher, 100) in matching._heavy
+
+
+async def test_what_may_take_minutes_keeps_nobody_from_what_is_merely_heavy() -> None:
+    near, far = open_thread(), Thread()
+    matching = Matching(FEW_STEPS, near, far)
+    two_searches = StoreSelector(
+        value_filters=(ValueRegex("(?-u)w{90}$"), ValueRegex("(?-u)v{90}$"))
+    )
+    matcher = await matching.hold(two_searches)
+    long = b"v" * (TURN_STEPS // 90)
+    found: list[list[EncodedBatch]] = []
+
+    async def ask() -> None:
+        entries = ((b"short", b"v" * 90), (b"long", long), (b"none", b"x" * len(long)))
+        found.append(await matching.select(matcher, [batch(1, *entries)]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        assert far.calls == 1
+        other = await matching.hold(HEAVY)
+        assert [part.sequence for part in await matching.select(other, [LARGE])] == [2]
+        assert found == []
+        far.gate.set()
+    assert [[e.key for e in part.entries] for [part] in found] == [[b"short", b"long"]]
+    # Each search is a turn of its own, and so is the news that there is none left.
+    assert far.calls == 2 + 3
+
+
+async def test_heavy_work_is_done_in_turns() -> None:
+    thread = open_thread()
+    matching = Matching(FEW_STEPS, thread)
+    matcher = await matching.hold(HEAVY)
+    pairs = [(b"%03d" % n, b"v" * 10_000) for n in range(2 * TURN_STEPS // (10_000 * 90))]
+    before = thread.calls
+    [part] = await matching.select(matcher, [batch(1, *pairs)])
+    assert [(entry.key, entry.value) for entry in part.entries] == pairs
+    assert thread.calls - before == 3
 
 
 async def test_rows_of_the_table_are_looked_at_in_the_same_way() -> None:
