@@ -98,6 +98,7 @@ class Preflighted:
 
     async def _judged(self, reading: Reading) -> PreflightResult:
         """What the validators say, and nothing else."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         context = PreflightContext(reading, self._declared)
         try:
             await self._run_validators(context)

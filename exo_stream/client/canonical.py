@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import trio
 
@@ -14,21 +13,19 @@ from exo_stream.canonical.events import check_ids
 from exo_stream.canonical.ranges import after_prefix, over
 from exo_stream.canonical.state import check_key
 from exo_stream.canonical.store import CanonicalMeta
+from exo_stream.client.attempts import ATTEMPTS_MAX, until_it_holds
 from exo_stream.client.call import Call
 from exo_stream.client.event_iter import RemoteEventIter, read_events
 from exo_stream.client.link import Link
 from exo_stream.client.remote_batch import RemoteBatch
 from exo_stream.client.remote_pauses import RemotePauses
+from exo_stream.client.state_calls import read_state
 from exo_stream.client.state_ranges import RemoteSnapshot, RemoteStateIter
-from exo_stream.client.write_txn import RemoteWriteTxn, read_state
-from exo_stream.errors import InvalidRequestError, TransactionConflictError
+from exo_stream.client.transaction import RemoteTransaction
+from exo_stream.client.write_txn import RemoteWriteTxn
+from exo_stream.errors import InvalidRequestError
 from exo_stream.model import SEQUENCE_MAX
 from exo_stream.protocol import canonical_messages as c
-
-ATTEMPTS_MAX: Final = 32
-PAUSE_SECONDS_MIN: Final = 0.002
-"""The longest pause before the second attempt; it doubles from one to the next."""
-PAUSE_SECONDS_MAX: Final = 0.5
 
 Body = Callable[[RemoteWriteTxn], Awaitable[None]]
 
@@ -67,6 +64,10 @@ class RemoteCanonical:
         """
         return RemoteWriteTxn(self._link)
 
+    def transaction(self) -> RemoteTransaction:
+        """A preflighted transaction to be built and executed; its validators run here."""
+        return RemoteTransaction(self._link)
+
     def batch(self) -> RemoteBatch:
         """An empty write batch."""
         return RemoteBatch(self._link)
@@ -78,19 +79,7 @@ class RemoteCanonical:
         random length up to a bound that doubles. Raises the TransactionConflictError of the last
         of ``attempts_max``, and what ``body`` raises.
         """
-        if type(attempts_max) is not int or attempts_max < 1:
-            raise InvalidRequestError("there is at least one attempt")
-        attempt = 1
-        while True:
-            try:
-                return await self.submit_write(body)
-            except TransactionConflictError:
-                if attempt >= attempts_max:
-                    raise
-            longest = min(PAUSE_SECONDS_MIN * 2.0 ** min(attempt, 32), PAUSE_SECONDS_MAX)
-            # Jitter, not a secret.
-            await trio.sleep(random.random() * longest)  # noqa: S311
-            attempt += 1
+        return await until_it_holds(lambda: self.submit_write(body), attempts_max)
 
     async def submit_write(self, write: Body) -> CommitInfo:
         """Run ``write`` in a write transaction, and commit it; a conflict is not tried again."""

@@ -14,25 +14,21 @@ from typing import Final, Self
 
 import trio
 
-from exo_stream.canonical.changes import CommitInfo, Operation, PreflightResult
+from exo_stream.canonical.changes import Changes, CommitInfo, Operation, PreflightResult
 from exo_stream.canonical.contexts import encode_event
 from exo_stream.canonical.ranges import over
 from exo_stream.canonical.state import check_event, check_key, check_value
-from exo_stream.client.call import Call, Retry
 from exo_stream.client.event_iter import read_events
 from exo_stream.client.link import Link
+from exo_stream.client.state_calls import commit, read_state
 from exo_stream.client.state_ranges import RemoteSnapshot, RemoteStateIter
 from exo_stream.errors import (
     InvalidRequestError,
     InvalidStateError,
     LimitExceededError,
-    RemoteProtocolError,
     TransactionConflictError,
 )
 from exo_stream.protocol import canonical_messages as c
-
-PART_BYTES: Final = 24
-"""What a key, a value or an event needs on the wire besides itself, at most."""
 
 LOOKS_MAX: Final = 8
 """How often a key is read anew while others are being written, before that is a conflict."""
@@ -98,23 +94,14 @@ class RemoteWriteTxn:
         """
         self._check_open()
         self.abort()
-        reads = tuple([c.StateVersion(key, version) for key, version in self._reads.items()])
-        operations, events = tuple(self._operations), tuple(self._events)
-        parts = len(reads) + len(operations) + len(events)
-        call = Call(
-            lambda id_, producer: c.Commit(
-                *(id_, reads, operations, events),
-                *(self._store_version, self._first_event_id, producer),
-            ),
-            retry=Retry.NUMBERED,
-            size=self._bytes + sum(map(len, self._reads)) + PART_BYTES * parts,
+        changes = Changes(
+            self._operations,
+            self._events,
+            self._reads,
+            store_version=self._store_version,
+            first_event_id=self._first_event_id,
         )
-        reply = await self._link.ask(call)
-        assert isinstance(reply, c.Committed), reply
-        return CommitInfo(
-            *(reply.events_written, reply.first_event_id, reply.last_event_id),
-            *(reply.state_keys_written, reply.state_keys_deleted, 0, reply.sequence),
-        )
+        return await commit(self._link, changes)
 
     async def preflight(self) -> PreflightResult:
         """Whether what it has read is still so: what ``commit`` would be refused for now."""
@@ -291,21 +278,3 @@ class RemoteWriteTxn:
     def _check_open(self) -> None:
         if not self._open:
             raise over("write transaction")
-
-
-async def read_state(
-    link: Link, keys: Sequence[bytes], *, values: bool, snapshot: RemoteSnapshot | None = None
-) -> c.StateValues:
-    """Keys of the state with their versions, as they are now or in a snapshot."""
-    asked, held = tuple(keys), 0 if snapshot is None else snapshot.opened.id
-    call = Call(
-        lambda id_, _: c.ReadState(id_, held, asked, values),
-        retry=Retry.NEVER if snapshot else Retry.READ,
-        size=sum(map(len, asked)) + PART_BYTES * len(asked),
-        connection=0 if snapshot is None else snapshot.connection,
-    )
-    reply = await link.ask(call)
-    assert isinstance(reply, c.StateValues), reply
-    if len(reply.values) != len(asked):
-        raise RemoteProtocolError(f"{len(reply.values)} values for {len(asked)} keys")
-    return reply
