@@ -21,11 +21,10 @@ from exo_stream.cli.files import FACES
 from exo_stream.limits import KIB
 from exo_stream.storage.verify import verify
 from tests.backups import KEY, KINDS, LIMITS, SECRET, live, tree
-from tests.torture.life import ROOT, AtSyscall, can_trace, environment
+from tests.torture.life import ROOT, AtSyscall, environment
+from tests.tracing import traced
 
 pytestmark = pytest.mark.slow
-
-traced = pytest.mark.skipif(not can_trace(), reason="strace is not installed, or not allowed")
 
 DEATHS = 8
 GUARD_SECONDS = 120

@@ -25,11 +25,11 @@ from tests.torture.life import (
     LIFE_SECONDS_MAX,
     ROOT,
     AtSyscall,
-    can_trace,
     environment,
     live,
-    traced,
+    under_strace,
 )
+from tests.tracing import traced
 
 KILLS = 20
 
@@ -44,18 +44,16 @@ async def test_what_was_acknowledged_survives_kills(seed: str, tmp_path: Path) -
     assert 0 < tally.pruned < tally.batches
 
 
+@traced
 def test_strace_can_be_used_here() -> None:
-    if not can_trace():
-        pytest.skip("strace is not installed, or not allowed: kills come at moments only")
     assert AtSyscall("write", 3).wrap(["true"])[0] == "strace"
-    assert "-P" in traced(["true"], "fdatasync:error=EIO", path=Path("a.wal"))
+    assert "-P" in under_strace(["true"], "fdatasync:error=EIO", path=Path("a.wal"))
 
 
+@traced
 @pytest.mark.slow
 async def test_nothing_is_acknowledged_before_it_is_synced(tmp_path: Path) -> None:
     """The WAL by fdatasync, and its name, which each CHECKPOINT takes away, by an fsync."""
-    if not can_trace():
-        pytest.skip("strace is not installed, or not allowed")
     path, record = tmp_path / "feed.duckdb", tmp_path / "record"
     for first in (0, 20):
         # One writer and no folds: what is written is what is about to be acknowledged.
@@ -91,6 +89,7 @@ async def put_until_killed(command: list[str]) -> dict[int, int]:
     return acknowledged
 
 
+@traced
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "count"),
@@ -100,8 +99,6 @@ async def test_the_command_serve_keeps_what_it_acknowledged(
     call: str, count: int, tmp_path: Path
 ) -> None:
     """As an operator runs it, killed at a system call that writes."""
-    if not can_trace():
-        pytest.skip("strace is not installed, or not allowed")
     path = tmp_path / "feed.duckdb"
     command = [*EXO_STREAM, "serve", str(path), "--listen", "127.0.0.1:0", "--json"]
     small = ["--limit", "memtable_entries_max=20", "--limit", "checkpoint_wal_bytes=20000"]

@@ -11,14 +11,12 @@ from exo_stream.errors import CorruptionError
 from exo_stream.storage.repair import WalVerdict, repair_wal
 from tests.torture import power_cut
 from tests.torture.journal import Journal
-from tests.torture.life import can_trace
 from tests.torture.power_cut import State
+from tests.tracing import traced
 
 STATES = 12
 
 pytestmark = pytest.mark.slow
-
-traced = pytest.mark.skipif(not can_trace(), reason="strace is not installed, or not allowed")
 
 
 async def test_the_end_of_the_log_may_be_on_the_disk_in_part(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,11 +19,9 @@ from exo_stream.limits import MIB
 from exo_stream.storage import batch_log
 from exo_stream.storage.database import open_database
 from exo_stream.storage.verify import verify
+from tests.tracing import traced
 
 pytestmark = pytest.mark.slow
-
-STRACE = shutil.which("strace")
-needs_strace = pytest.mark.skipif(STRACE is None, reason="strace is what injects the errors")
 
 LIFE = """
 import os, resource, signal, sys
@@ -122,9 +119,8 @@ def kept(path: Path) -> int:
 
 
 def inject(call: str, path: Path, error: str, when: int) -> list[str]:
-    assert STRACE is not None
     return [
-        *(STRACE, "-f", "-qq", "-o", os.devnull, "-P", str(path)),
+        *("strace", "-f", "-qq", "-o", os.devnull, "-P", str(path)),
         *("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}+"),
     ]
 
@@ -140,12 +136,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         check=False,
     )
     if mounted.returncode:
+        # Only root may mount, and in a container not even root: nothing else makes a small disk.
+        # The tests under RLIMIT_FSIZE run everywhere, and fill the file as a disk would.
         pytest.skip("only root may mount a small filesystem; RLIMIT_FSIZE stands in for it")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 
 
-@needs_strace
+@traced
 @pytest.mark.parametrize("when", [3, 10])
 def test_a_commit_whose_sync_fails_is_not_acknowledged(tmp_path: Path, when: int) -> None:
     path = tmp_path / "feed.duckdb"
@@ -156,7 +154,7 @@ def test_a_commit_whose_sync_fails_is_not_acknowledged(tmp_path: Path, when: int
     assert kept(path) - acknowledged(lines) in (0, 1)
 
 
-@needs_strace
+@traced
 def test_a_checkpoint_whose_sync_fails_stops_everything_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     open_database(path, memory_bytes=64 * MIB).close()
@@ -166,7 +164,7 @@ def test_a_checkpoint_whose_sync_fails_stops_everything_and_loses_nothing(tmp_pa
     assert kept(path) == acknowledged(lines) == 10
 
 
-@needs_strace
+@traced
 def test_a_wal_write_that_fails_otherwise_stops_everything(tmp_path: Path) -> None:
     path = tmp_path / "feed.duckdb"
     open_database(path, memory_bytes=64 * MIB).close()
@@ -252,10 +250,9 @@ def kept_after_creation(path: Path) -> int:
     return kept(path)
 
 
-@needs_strace
+@traced
 def test_names_are_made_durable_before_anything_is_acknowledged(tmp_path: Path) -> None:
     """The file's name after its birth; the WAL's after its first COMMIT, and after a CHECKPOINT."""
-    assert STRACE is not None
     trace = tmp_path / "trace"
     folder = tmp_path / "data"
     folder.mkdir()
@@ -264,7 +261,7 @@ def test_names_are_made_durable_before_anything_is_acknowledged(tmp_path: Path) 
         commits=4,
         checkpoint_every=2,
         under=[
-            STRACE,
+            "strace",
             "-f",
             "-qq",
             "-y",

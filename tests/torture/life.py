@@ -35,7 +35,7 @@ class AtSyscall:
 
     def wrap(self, command: Sequence[str]) -> list[str]:
         """The command under strace, which kills it."""
-        return traced(command, self.injection)
+        return under_strace(command, self.injection)
 
     @property
     def injection(self) -> str:
@@ -64,7 +64,7 @@ class Fault:
 
     def wrap(self, command: Sequence[str]) -> list[str]:
         """The command under strace, which makes the call fail."""
-        return traced(command, self.injection, path=self.path)
+        return under_strace(command, self.injection, path=self.path)
 
 
 Death = AtSyscall | AtMoment | Fault
@@ -80,7 +80,7 @@ class Ended:
     log: str
 
 
-def traced(command: Sequence[str], injection: str, *, path: Path | None = None) -> list[str]:
+def under_strace(command: Sequence[str], injection: str, *, path: Path | None = None) -> list[str]:
     """The command under strace with a fault injected; on calls that touch ``path`` only."""
     name = injection.partition(":")[0]
     only = ["-P", str(path)] if path else []
