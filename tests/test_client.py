@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
-import subprocess
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from cryptography import x509
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream.client import connect
@@ -26,6 +26,7 @@ from exo_stream.feed import CaughtUp, Heartbeat, SnapshotPage
 from exo_stream.limits import Limits
 from exo_stream.producers import Producer
 from exo_stream.protocol import messages as m
+from tests.certificates import self_signed
 from tests.network import URL, connected_over, networked, next_batch, puts_at_once, server_of
 from tests.worlds import in_memory
 
@@ -299,24 +300,8 @@ async def test_over_a_real_socket_with_seats() -> None:
         nursery.cancel_scope.cancel()
 
 
-OPENSSL = (
-    *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-    *("-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
-)
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate with")
-    key, path = tmp_path / "localhost.key", tmp_path / "localhost.pem"
-    options = ("-keyout", key, "-out", path)
-    subprocess.run([*OPENSSL, *options], check=True, capture_output=True)
-    path.write_text(key.read_text() + path.read_text())
-    return path
-
-
-async def test_over_tls(certificate: Path) -> None:
+async def test_over_tls(tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path, x509.IPAddress(ip_address("127.0.0.1")))
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ours.load_cert_chain(certificate)
     trusting = ssl.create_default_context(cafile=str(certificate))

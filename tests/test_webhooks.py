@@ -14,10 +14,12 @@ from typing import Any
 import h11
 import pytest
 import trio
+from cryptography import x509
 
 from exo_stream.server.streams import webhooks
 from exo_stream.server.streams.signing import Signing
 from exo_stream.server.streams.webhooks import ANSWER_BYTES_MAX, Reply, WebhookError, Webhooks
+from tests.certificates import self_signed
 from tests.node_programs import node, node_environment
 
 GUARD_SECONDS = 100
@@ -257,22 +259,10 @@ async def test_a_url_that_is_not_allowed_any_more_is_not_asked() -> None:
             await Webhooks(loopback=False).post(f"http://h.example:{port}/", b"{}", {})
 
 
-@pytest.fixture
-def certified(tmp_path: Path) -> tuple[Path, Path]:
-    """A key, and a certificate for a.localhost."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "1"]
-    command += ["-subj", "/CN=x", "-addext", "subjectAltName=DNS:a.localhost"]
-    command += ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
-    return key, certificate
-
-
-@pytest.mark.slow  # a key pair is made by openssl
-async def test_over_tls_a_receiver_must_be_who_it_says(certified: tuple[Path, Path]) -> None:
-    key, certificate = certified
+async def test_over_tls_a_receiver_must_be_who_it_says(tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path, x509.DNSName("a.localhost"))
     theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    theirs.load_cert_chain(certificate, key)
+    theirs.load_cert_chain(certificate)
     ours = ssl.create_default_context(cafile=str(certificate))
     async with receiver(saying(status("200 OK", b'{"done":true}')), theirs) as port:
         for name in ("a.localhost", "b.localhost", "a.localhost"):
