@@ -88,6 +88,7 @@ async def _until(is_so: Callable[[], bool]) -> None:
 def _allow_files(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < count:
+        # Only root may raise the hard limit. The few of the table's first row are tested anywhere.
         pytest.skip(f"no more than {hard} files may be open here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
 
