@@ -22,6 +22,8 @@ async def fill(url: str) -> None:
         await streams.create_stream("chat/10", StreamConfig("text/plain"))
         await streams.batch_append("chat/1", [b"one\n", b"two"], close=True)
         await streams.append("chat/10", b"other")
+        await streams.create_stream_with_data("gone", StreamConfig("text/plain"), [b"was here"])
+        await streams.delete("gone")
 
 
 @pytest.mark.slow  # a server, and each command opens a connection
@@ -47,6 +49,11 @@ def test_streams_are_followed_and_verified(
             ("chat/1", ["one\n", "two"], True),
             ("chat/10", ["other"], False),
         ]
+        assert plain.err == said.err == ""
+        # Whoever misspelt a name is not to wait unaware; whoever came early, or late, may follow.
+        late = ask("follow", "--stream", "gone", "--count", "2")
+        assert late.lines == ["5\tgone\twas here", "6\tgone"]
+        assert late.err == "exo-stream follow: there is no stream 'gone' yet; waiting for it\n"
         both = ask("follow", "--stream", "a", "--stream-prefix", "b", "--count", "1")
         assert both.code == USAGE
         assert ask("follow", "--stream", "..", "--count", "1").code == USAGE

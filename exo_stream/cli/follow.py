@@ -11,6 +11,7 @@ from exo_stream.cli.cursor_file import CursorFile
 from exo_stream.cli.exit_codes import OK
 from exo_stream.cli.feed_text import Aligned, as_columns, as_json
 from exo_stream.cli.output import Output, is_colourful
+from exo_stream.cli.standard_error import say
 from exo_stream.cli.stream_text import change_object, presented
 from exo_stream.cli.wording import json_line
 from exo_stream.errors import (
@@ -65,6 +66,8 @@ async def _print_feed(args: Namespace, out: Output) -> None:
             snapshot=args.snapshot and is_new,
         ) as feed,
     ):
+        if args.stream is not None and not await client.streams.exists(args.stream):
+            say(f"exo-stream follow: there is no stream {args.stream!r} yet; waiting for it")
         async for message in feed.messages():
             # In a thread, for whoever reads our output may be slow, and the connection must live.
             # Given up (Ctrl-C while the output is stuck), nothing is saved that was not printed.
