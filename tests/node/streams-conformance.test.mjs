@@ -1,45 +1,41 @@
 // The conformance suite of Durable Streams against exo-stream, which this file starts.
 //
-// STREAMS_SERVER is the command as a JSON array. With STREAMS_RESTART=1 the server is killed (SIGKILL) and started
-// anew before each group of tests, so that only what is durable can pass.
+// STREAMS_SERVER is a command as a JSON array: it serves, and says where; for each address on its stdin it has the
+// server killed (SIGKILL) and another one begun there. With STREAMS_RESTART=1 that is done before each group of
+// tests, so that only what is durable can pass.
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { createInterface } from "node:readline"
 import { afterAll, beforeEach } from "vitest"
 import { runConformanceTests } from "@durable-streams/server-conformance-tests"
 
-const command = JSON.parse(process.env.STREAMS_SERVER)
+const [program, ...words] = JSON.parse(process.env.STREAMS_SERVER)
 const restarts = process.env.STREAMS_RESTART === "1"
+const GUARD_MS = 120_000
 
-async function start(port) {
-  const [program, ...words] = [...command, "--listen", `127.0.0.1:${port}`]
-  const child = spawn(program, words, { stdio: ["ignore", "pipe", "inherit"] })
-  const line = await Promise.race([
-    once(createInterface(child.stdout), "line").then(([told]) => told),
-    once(child, "exit").then(([code]) => Promise.reject(new Error(`the server ended with ${code}`))),
-  ])
-  const told = JSON.parse(line)
-  return { child, port: Number(new URL(told.url.replace("ws:", "http:")).port) }
+const server = spawn(program, words, { stdio: ["pipe", "pipe", "inherit"] })
+const ended = once(server, "exit")
+const lines = createInterface(server.stdout)[Symbol.asyncIterator]()
+
+async function port() {
+  const { value, done } = await lines.next()
+  if (done) throw new Error("the server said nothing more")
+  return Number(new URL(JSON.parse(value).url.replace("ws:", "http:")).port)
 }
 
-let server = await start(0)
-const port = server.port
-
-process.on("exit", () => server.child.kill("SIGKILL"))
+const first = await port()
 
 async function restart() {
-  const gone = once(server.child, "exit")
-  server.child.kill("SIGKILL")
-  await gone
-  server = await start(port)
+  server.stdin.write(`127.0.0.1:${first}\n`)
+  if ((await port()) !== first) throw new Error("the next server has another port")
 }
 
-// In good order, so that what it covered is counted.
+// In good order, so that what it did is checked on its way out too.
 afterAll(async () => {
-  const gone = once(server.child, "exit")
-  server.child.kill("SIGTERM")
-  await gone
-}, 30_000)
+  server.stdin.end()
+  const [code] = await ended
+  if (code !== 0) throw new Error(`the server ended with ${code}`)
+}, GUARD_MS)
 
 // The outermost group of a test; those of one group may run at once, and wait for the same restart.
 function groupOf(task) {
@@ -57,10 +53,10 @@ beforeEach(async ({ task }) => {
     group = next
   }
   await ready
-}, 30_000)
+}, GUARD_MS)
 
 runConformanceTests({
-  baseUrl: `http://127.0.0.1:${port}`,
+  baseUrl: `http://127.0.0.1:${first}`,
   longPollTimeoutMs: 15_000, // how long a test may wait, not how long the server holds
   subscriptions: process.env.STREAMS_SUBSCRIPTIONS === "1",
 })
