@@ -5,7 +5,10 @@ They are numbered as in the list that docs/exoware.md gives; what other modules 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
@@ -21,9 +24,14 @@ from exo_stream.protocol.connect.generated import compact_pb2 as compact
 from exo_stream.protocol.connect.generated import query_pb2 as query
 from exo_stream.protocol.connect.generated import stream_pb2 as stream
 from exo_stream.reduce.stored_row import Cell, CellTag, encode_row
-from tests.connect_caller import Caller, info_of, served
+from exo_stream.storage.duckdb_engine import DuckDBEngine
+from exo_stream.storage.verify import verify
+from tests.connect_caller import Caller, Frames, info_of, served
+from tests.network import connected_over, networked
 from tests.store_calls import BATCH, GET, PRUNE, RANGE, REDUCE, SUBSCRIBE, calling, detail, get, put
-from tests.worlds import FaultyEngine, GatedHop, in_memory
+from tests.worlds import FaultyEngine, GatedHop, in_memory, on_file
+
+T = TypeVar("T")
 
 EVERYTHING = [{"payload_regex": "(?s).*"}]
 
@@ -51,24 +59,32 @@ async def prune(caller: Caller, policy: compact.Policy) -> None:
 
 
 async def test_1_no_sequence_is_told_before_its_batch_is_there() -> None:
-    hop = GatedHop()
+    hop, found = GatedHop(), list[int]()
+
+    async def follow(frames: Frames) -> None:
+        while len(found) < 2:
+            frame = await frames.next(stream.SubscribeResponse)
+            assert frame is not None
+            found.append(frame.sequence_number)
+
     async with in_memory()(hop=hop) as platform, served(platform) as (_, dial):
         caller = Caller(dial)
         subscribe = stream.SubscribeRequest(match_keys=EVERYTHING)
         async with caller.stream(SUBSCRIBE, subscribe) as frames, trio.open_nursery() as nursery:
+            nursery.start_soon(follow, frames)
             for key in (b"a", b"b"):
                 nursery.start_soon(put, caller, (key, b""))
             await hop.arrived.wait()
+            await wait_all_tasks_blocked()
             early = await refused(caller, GET, query.GetRequest(min_sequence_number=1))
             assert info_of(early).metadata["current_sequence_number"] == "0"
             with pytest.raises(CallError) as caught:
                 await batch_of(caller, 1)
             assert info_of(caught.value).reason == "BATCH_NOT_FOUND"
+            assert await get(caller, b"a") is None
+            assert found == []
             hop.gate.set()
-            for expected in (1, 2):
-                frame = await frames.next(stream.SubscribeResponse)
-                assert frame is not None
-                assert frame.sequence_number == expected
+    assert found == [1, 2]
 
 
 async def test_1_a_failed_write_leaves_no_hole_and_no_number_is_used_twice() -> None:
@@ -84,7 +100,9 @@ async def test_1_a_failed_write_leaves_no_hole_and_no_number_is_used_twice() -> 
         assert await put(Caller(dial), (b"d", b"")) == 3
 
 
-@pytest.mark.parametrize(("bits", "prefix"), [(17, 0), (255, 0), (4, 16), (0, 1)])
+@pytest.mark.parametrize(
+    ("bits", "prefix"), [(17, 0), (255, 0), (2**32 - 1, 2**32 - 1), (4, 16), (0, 1), (16, 65_536)]
+)
 async def test_3_a_prefix_that_cannot_be_is_refused_and_nothing_breaks(
     caller: Caller, bits: int, prefix: int
 ) -> None:
@@ -190,14 +208,18 @@ async def test_10_a_malformed_order_is_not_pruned_first(caller: Caller) -> None:
     assert await get(caller, b"long" + bytes(7) + b"1") == b""
 
 
+@pytest.mark.parametrize("after", [15, 2**64 - 1])
 async def test_12_on_our_own_wire_a_cursor_past_the_end_is_an_error(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, after: int
 ) -> None:
-    async with in_memory()() as platform, served(platform) as (_, dial):
-        await put(Caller(dial), (b"a", b""))
-        with pytest.raises(CursorAheadError):
-            async with platform.subscribe(after=Cursor(platform.log_id, 15)):
-                pass
+    async with in_memory()() as platform, networked(platform) as network:
+        async with connected_over(network) as client:
+            await platform.put_batch([(b"a", b"")])
+            for store in (platform, client):
+                with pytest.raises(CursorAheadError) as caught:
+                    async with store.subscribe(after=Cursor(platform.log_id, after)):
+                        pass
+                assert caught.value.frontier == 1
 
 
 async def test_13_a_sparse_subscriber_learns_how_far_it_is_and_is_not_evicted(
@@ -235,13 +257,31 @@ async def test_13_the_log_can_be_bounded_and_is_by_the_server_itself() -> None:
         assert oldest == newest - 2
 
 
-async def test_15_pruning_the_log_takes_effect_at_once_and_tells_the_oldest(
-    caller: Caller,
+@pytest.mark.slow
+async def test_15_pruning_the_log_moves_its_floor_and_leaves_the_rows_for_later(
+    autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    for n in range(50):
-        await put(caller, (b"%d" % n, b""))
-    await prune(caller, compact.Policy(sequence={}, retain={"greater_than": {"threshold": 40}}))
-    with pytest.raises(CallError) as caught:
-        await batch_of(caller, 40)
-    assert info_of(caught.value).metadata["oldest_retained"] == "41"
-    assert (await batch_of(caller, 41)).sequence_number == 41
+    calls: list[str] = []
+
+    async def hop(fn: Callable[[], T], /) -> T:
+        calls.append(fn.func.__name__ if isinstance(fn, partial) else fn.__name__)
+        await trio.lowlevel.checkpoint()
+        return fn()
+
+    path = tmp_path / "feed.duckdb"
+    async with on_file(path)(hop=hop) as platform, served(platform) as (_, dial):
+        caller = Caller(dial)
+        for n in range(5):
+            await put(caller, (b"%d" % n, b""))
+        engine = platform.sources.reads.engine
+        assert isinstance(engine, DuckDBEngine)
+        calls.clear()
+        await prune(caller, compact.Policy(sequence={}, retain={"greater_than": {"threshold": 3}}))
+        rows = engine._database.con.execute("SELECT count(*) FROM log").fetchone()
+        assert (calls, rows) == (["commit"], (5,))
+        with pytest.raises(CallError) as caught:
+            await batch_of(caller, 3)
+        assert info_of(caught.value).metadata["oldest_retained"] == "4"
+        assert (await batch_of(caller, 4)).sequence_number == 4
+        assert calls == ["commit"], "nothing was asked of the file"
+    assert verify(path).sound
