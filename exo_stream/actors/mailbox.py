@@ -91,7 +91,7 @@ class Reply(Generic[T]):
         assert self.settled, "not answered yet"
         if self._error is not None:
             return outcome.Error(self._error)
-        return outcome.Value(cast("T", self._value))
+        return outcome.Value(cast("T", self._value))  # None is an answer too, where T has it
 
     async def wait(self) -> T:
         """The answer to a request that was posted, or the error it was answered with.
@@ -102,7 +102,7 @@ class Reply(Generic[T]):
         await self._tally.wait()
         if self._error is not None:
             raise self._error
-        return cast("T", self._value)
+        return cast("T", self._value)  # as above
 
     def set(self, value: T) -> None:
         """Answer."""

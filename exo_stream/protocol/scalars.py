@@ -38,7 +38,7 @@ def _write_scalar(scalar: Scalar | None) -> object:
     if scalar is None:
         return None
     if scalar.kind in _DECIMALS:
-        number = cast("int", scalar.value)
+        number = cast("int", scalar.value)  # its kind says so
         return [scalar.kind.value, number.to_bytes(_DECIMALS[scalar.kind], "big", signed=True)]
     return [scalar.kind.value, scalar.value]
 

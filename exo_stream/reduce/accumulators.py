@@ -113,6 +113,7 @@ class Average:
         """Take in so many and their sum."""
         if count:
             self._count += count
+            # Only numbers are added up: check_request has seen to it.
             self._sum += cast("int | float", value)
 
     def result(self) -> Scalar | None:
@@ -160,14 +161,16 @@ class Extreme:
 
 def total_order(value: float) -> int:
     """A number in whose order floats stand as IEEE 754 ``totalOrder`` has them."""
-    (bits,) = cast("tuple[int]", struct.unpack(">q", struct.pack(">d", value)))
+    bits: int
+    (bits,) = struct.unpack(">q", struct.pack(">d", value))
     return bits if bits >= 0 else bits ^ (_SIGN64 - 1)
 
 
 def from_total_order(rank: int) -> float:
     """The float that has this place."""
     bits = rank if rank >= 0 else rank ^ (_SIGN64 - 1)
-    (value,) = cast("tuple[float]", struct.unpack(">d", struct.pack(">q", bits)))
+    value: float
+    (value,) = struct.unpack(">d", struct.pack(">q", bits))
     return value
 
 

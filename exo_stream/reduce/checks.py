@@ -219,6 +219,7 @@ def _operands(constraint: Constraint, path: str) -> list[Scalar]:
     is_range = isinstance(constraint, _RANGES)
     kind = COMPARED.get(type(constraint), Kind.INT64)
     return [
+        # As it comes; whoever asked for them checks each.
         Scalar(kind, cast("int | float | str | bytes", value))
         for value in values
         if value is not None or not is_range

@@ -119,7 +119,7 @@ def decode_request(document: bytes) -> ReduceRequest:
         _several(found, "group_by", _expression),
         _filter(found["filter"]) if found.get("filter") is not None else None,
         _several(found, "order_by", _order),
-        cast("int | None", found.get("limit")),
+        cast("int | None", found.get("limit")),  # of its form only; check_request looks at it
     )
 
 
@@ -199,6 +199,7 @@ def _reducer(read: object, path: str) -> Reducer:
 def _order(read: object, path: str) -> GroupOrder:
     found = _object(read, path, GroupOrder)
     descending = _flag(found.get("descending", False), f"{path}.descending")
+    # Of their form only: check_request looks at what they are.
     group, result = (cast("int | None", found.get(name)) for name in ("group", "result"))
     return GroupOrder(group, result, descending)
 
@@ -216,6 +217,7 @@ def _filter(read: object) -> Filter:
 def _check(read: object, path: str) -> Check:
     found = _object(read, path, Check, required=("field", "constraint"))
     field = _expression(found["field"], f"{path}.field")
+    # Any other expression is refused by check_request.
     return Check(cast("Field", field), _constraint(found["constraint"], f"{path}.constraint"))
 
 
@@ -233,11 +235,13 @@ def _constraint(read: object, path: str) -> Constraint:
         for field, value in found.items()
         if value is not None
     }
+    # The names are those of its fields: _object has seen to it.
     return cast("Callable[..., Constraint]", class_)(**values)
 
 
 def _float_bound(read: object, path: str) -> FloatBound:
     found = _object(read, path, FloatBound, required=("value",))
+    # Or what JSON had in its place, which check_request refuses.
     value = cast("float", _scalar_value(Kind.FLOAT64, found["value"], path))
     return FloatBound(value, _flag(found.get("inclusive", True), f"{path}.inclusive"))
 
@@ -271,11 +275,15 @@ def _field(class_: type[Field], body: object, path: str) -> Field:
         found["field_widths"] = tuple(_list(found["field_widths"], f"{path}.field_widths"))
     if "nullable" in found:
         _flag(found["nullable"], f"{path}.nullable")
+    # The names are those of its fields; what they hold, check_request looks at.
     return class_(**cast("dict[str, Any]", found))
 
 
 def _scalar_value(kind: Kind, value: object, path: str) -> int | float | str | bytes:
-    """The value as its kind has it, as far as JSON writes it in another way."""
+    """The value as its kind has it, as far as JSON writes it in another way.
+
+    A cast asserts nothing here: what is no such value raises, or check_request refuses it.
+    """
     try:
         if kind is Kind.FLOAT64 and type(value) in (int, str):
             return float(cast("str", value))

@@ -52,6 +52,7 @@ def _raw(scalar: Scalar) -> bytes:
     kind, value = scalar.kind, scalar.value
     if kind in INTEGER_BITS:
         bits, signed = INTEGER_BITS[kind]
+        # A scalar's kind says what its value is.
         return cast("int", value).to_bytes(bits // 8, "big", signed=signed)
     if isinstance(value, float):
         return struct.pack(">d", value)

@@ -22,6 +22,7 @@ def encode_ordered(scalar: Scalar) -> bytes:
     kind, value = scalar.kind, scalar.value
     if kind in INTEGER_BITS:
         bits, signed = INTEGER_BITS[kind]
+        # What check_scalar found it to be.
         number = cast("int", value) + (1 << bits - 1 if signed else 0)
         return number.to_bytes(bits // 8, "big")
     if isinstance(value, float):
@@ -45,8 +46,9 @@ def decode_ordered(kind: Kind, data: bytes) -> int | float | str | bytes | None:
     if kind is Kind.FLOAT64:
         number = int.from_bytes(data, "big")
         number ^= _SIGN64 if number & _SIGN64 else _ALL64
+        value: float
         (value,) = struct.unpack(">d", struct.pack(">Q", number))
-        return cast("float", value)
+        return value
     if kind is Kind.BOOLEAN:
         return data != b"\x00"
     if kind is Kind.FIXED_SIZE_BINARY:

@@ -163,6 +163,7 @@ def _varint(number: int) -> bytes:
 def _encoded(cell: Cell, lists: int) -> bytes:
     tag, value = cell
     head = bytes([tag])
+    # A cast asserts nothing: what is not as its tag says raises one of the errors below.
     try:
         match tag:
             case CellTag.I64 | CellTag.U64 | CellTag.F64:

@@ -227,6 +227,7 @@ async def run_websocket(
             with trio.move_on_after(limits.handshake_seconds_max) as opening:
                 request = await wrap_server_stream(
                     nursery,
+                    # All of a stream that it uses.
                     cast("trio.abc.Stream", screen),
                     max_message_size=limits.message_bytes_max,
                     receive_buffer_size=RECEIVE_BYTES,

@@ -108,6 +108,7 @@ def _from_json(data: bytes, kind: type[M]) -> M:
         if not data.lstrip().startswith(b"{"):
             raise json_format.ParseError("a message is an object")  # noqa: TRY301 - like the rest
         value = json.loads(data, object_pairs_hook=_object)
+        # The stubs allow for the class of another implementation, whose descriptors are alike.
         _check(value, cast("Descriptor", kind.DESCRIPTOR))
         return json_format.ParseDict(value, kind(), ignore_unknown_fields=True)
     except (json_format.ParseError, ValueError, RecursionError) as error:

@@ -82,6 +82,7 @@ def route_of(path: str) -> Route | None:
         case []:
             return Route(subscription_id, "")
         case [action] if action in _PLAIN:
+            # One of them; mypy does not take membership for it.
             return Route(subscription_id, cast("Action", action))
         case ["streams", *segments]:
             return Route(subscription_id, "stream", trimmed(_unquoted("/".join(segments))))
