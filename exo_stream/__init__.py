@@ -39,7 +39,7 @@ else:
     def __getattr__(name: str) -> object:
         """The client, imported when it is first asked for: who embeds needs no WebSocket."""
         if name in {"Client", "connect"}:
-            from exo_stream import client  # noqa: PLC0415
+            from exo_stream import client  # noqa: PLC0415  the sentence above says why
 
             return getattr(client, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,7 @@ class Logger:
             raise AttributeError(level)
         if level not in _UNASKED and "structlog" not in sys.modules:
             return _say_nothing
-        import structlog  # noqa: PLC0415
+        import structlog  # noqa: PLC0415  the class says why
 
         if structlog.is_configured():
             logger = structlog.get_logger()

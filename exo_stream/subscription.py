@@ -342,7 +342,7 @@ class Subscription:
                 raise PlatformClosedError("the platform stopped")
             else:
                 # And no checkpoint: nothing may be committed before it sleeps.
-                return None  # noqa: ASYNC910
+                return None  # noqa: ASYNC910  see above
 
     async def _read_on(self) -> Delivered | FellBehind | Progress | None:
         sources, through = self._sources, self._sources.frontier.visible

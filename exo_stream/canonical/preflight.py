@@ -119,7 +119,7 @@ class Preflighted:
             context.close()
         return context.changes()
 
-    async def _run_validators(self, context: PreflightContext) -> None:  # noqa: ASYNC910
+    async def _run_validators(self, context: PreflightContext) -> None:  # noqa: ASYNC910  each validator has one
         if len(self._validators) < 2:
             for validator in self._validators:
                 await _validate(validator, context)

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -111,7 +112,7 @@ def _volumes() -> dict[str, Volume]:
     found, seen = dict[str, Volume](), set[str]()
     mounts = [(part.device, part.mountpoint) for part in psutil.disk_partitions()]
     for device, mount in [*mounts, ("", "/")]:
-        if device in seen or mount in found or not os.path.isdir(mount):  # noqa: PTH112
+        if device in seen or mount in found or not Path(mount).is_dir():
             continue
         try:
             usage = psutil.disk_usage(mount)

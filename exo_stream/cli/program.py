@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(args.log_level or _log_level(args.command))
         return _run(args)
     # The last resort: nobody is above us.
-    except (Exception, SystemExit, KeyboardInterrupt, BaseExceptionGroup) as error:  # noqa: BLE001
+    except (Exception, SystemExit, KeyboardInterrupt, BaseExceptionGroup) as error:  # noqa: BLE001  nobody is above us
         if is_debug and not isinstance(error, SystemExit):
             say(traceback.format_exc().rstrip())
         return _explained(name, _leaf(error))

@@ -63,5 +63,5 @@ async def serve(args: Namespace, out: Output) -> int:
 
 def url_of(host: str, port: int) -> str:
     """Where a client on this machine finds a server that listens there."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  not bound here: where such a server is found
     return f"ws://[{host}]:{port}/v1/ws" if ":" in host else f"ws://{host}:{port}/v1/ws"

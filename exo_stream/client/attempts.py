@@ -35,5 +35,5 @@ async def until_it_holds(attempt: Callable[[], Awaitable[T]], attempts_max: int)
                 raise
         longest = min(PAUSE_SECONDS_MIN * 2.0 ** min(number, 32), PAUSE_SECONDS_MAX)
         # Jitter, not a secret.
-        await trio.sleep(random.random() * longest)  # noqa: S311
+        await trio.sleep(random.random() * longest)  # noqa: S311  jitter
         number += 1

@@ -102,7 +102,7 @@ class Link:
     async def pause(self, attempt: int) -> None:
         """Wait before the next attempt of something."""
         # Jitter, not a secret.
-        await trio.sleep(self.patience.pause_seconds(attempt, random.random()))  # noqa: S311
+        await trio.sleep(self.patience.pause_seconds(attempt, random.random()))  # noqa: S311  jitter
 
     def follow(self, feed: Follower) -> None:
         """Subscribe ``feed`` now, and again after every loss, until it is forgotten."""

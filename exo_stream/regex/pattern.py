@@ -55,7 +55,7 @@ def compile_regex(regex: str) -> Pattern:
 
 def _engine(text: str) -> Any:
     # Here, for a client or a command that follows by prefix has no use for RE2.
-    import re2  # noqa: PLC0415
+    import re2  # noqa: PLC0415  see above
 
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1

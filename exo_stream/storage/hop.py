@@ -85,7 +85,7 @@ class _ThreadHop:
         await trio.lowlevel.checkpoint_if_cancelled()
         assert not self._closed, self._thread.name
         self._calls.put(_Call(fn, trio.lowlevel.current_task()))
-        return await trio.lowlevel.wait_task_rescheduled(_wait_on)  # type: ignore[no-any-return]
+        return await trio.lowlevel.wait_task_rescheduled(_wait_on)  # type: ignore[no-any-return]  # trio hands over what a call gave as Any
 
     def close(self) -> None:
         """Let the thread finish what is queued, and join it."""

@@ -58,7 +58,7 @@ def move(con: duckdb.DuckDBPyConnection, blocks: Sequence[Block], run: int) -> N
 
 def block_ids_in_use(rows: Rows) -> list[int]:
     """The ids of all blocks that have rows, dead ones and garbage of a crash included."""
-    found = rows.fetch(f"SELECT DISTINCT sub_block >> {SUB_BLOCK_BITS} FROM kv")  # noqa: S608
+    found = rows.fetch(f"SELECT DISTINCT sub_block >> {SUB_BLOCK_BITS} FROM kv")  # noqa: S608  a number
     return [block for (block,) in found]
 
 

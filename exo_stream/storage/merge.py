@@ -40,7 +40,7 @@ _MERGE: Final = f"""
     WINDOW w AS (ORDER BY key ROWS UNBOUNDED PRECEDING)"""  # noqa: S608  constants
 
 _SUM_UP: Final = f"""
-    SELECT sub_block >> {SUB_BLOCK_BITS}, count(*), {CHECKSUM} FROM ({{inputs}}) GROUP BY 1"""  # noqa: S608
+    SELECT sub_block >> {SUB_BLOCK_BITS}, count(*), {CHECKSUM} FROM ({{inputs}}) GROUP BY 1"""  # noqa: S608  constants
 
 
 class Merge:

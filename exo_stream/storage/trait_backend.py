@@ -173,11 +173,11 @@ class TraitBackend:
         """[loop] Never: the backend refuses by itself."""
         return False
 
-    def lookup(self, version: Version, key: bytes) -> Row | Cold | None:  # noqa: ARG002
+    def lookup(self, version: Version, key: bytes) -> Row | Cold | None:  # noqa: ARG002  only the present is known
         """[loop] COLD: whether the backend blocks is not known. No other face has rows."""
         return COLD if key[0] == Keyspace.STORE else None
 
-    def changed(self, version: Version, key: bytes, since: int) -> bool | Cold:  # noqa: ARG002
+    def changed(self, version: Version, key: bytes, since: int) -> bool | Cold:  # noqa: ARG002  no key's history is known
         """[loop] No, if nothing was written since; else COLD, and no reader can tell either."""
         return False if since >= self._version.frontier else COLD
 
@@ -206,7 +206,7 @@ class TraitBackend:
     def unpin(self, version: Version) -> None:
         """[loop] Nothing was held."""
 
-    def held_bytes(self, versions: Iterable[Version]) -> int:  # noqa: ARG002
+    def held_bytes(self, versions: Iterable[Version]) -> int:  # noqa: ARG002  the seam has it
         """[loop] None: the backend keeps no Versions."""
         return 0
 
@@ -214,7 +214,7 @@ class TraitBackend:
         """A reader for one thread."""
         return TraitReader(self._store)
 
-    def next_job(self, now: int, *, idle: bool) -> Job | None:  # noqa: ARG002
+    def next_job(self, now: int, *, idle: bool) -> Job | None:  # noqa: ARG002  the seam has it
         """[loop] None: the backend keeps itself in order."""
         return None
 
@@ -319,11 +319,11 @@ class TraitReader:
                 return page or [EncodedBatch(sequence, 0, NONE)]
         return page
 
-    def sequence_at(self, committed_at: int) -> int:  # noqa: ARG002
+    def sequence_at(self, committed_at: int) -> int:  # noqa: ARG002  the seam has it
         """Raises UnsupportedError: the trait knows no times."""
         raise UnsupportedError("this backend does not know when a batch was written")
 
-    def cutoff(self, retention: Retention, now: int) -> int:  # noqa: ARG002
+    def cutoff(self, retention: Retention, now: int) -> int:  # noqa: ARG002  no times are known
         """[reader] The floor that a bound on batches asks for; other bounds are unsupported."""
         if retention.seconds_max is not None or retention.bytes_max is not None:
             raise UnsupportedError("this backend knows neither times nor sizes of batches")
@@ -334,7 +334,7 @@ class TraitReader:
             return floor
         return max(floor, newest + 1 - retention.batches_max)
 
-    def log_bytes(self, floor: int) -> int:  # noqa: ARG002
+    def log_bytes(self, floor: int) -> int:  # noqa: ARG002  the seam has it
         """[reader] 0: the trait knows no sizes."""
         return 0
 

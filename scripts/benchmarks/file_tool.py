@@ -49,7 +49,7 @@ async def grow(path: Path, keys: int, reads: int) -> None:
         puts = await _times(lambda: platform.put_batch([(_key(0), load.VALUE)]), reads)
         warm = [_key(0)] * reads
         memory = await _times_of_keys(platform.get, warm)
-        draw = random.Random(2)  # noqa: S311
+        draw = random.Random(2)  # noqa: S311  the same keys in every run
         cold = await _times_of_keys(
             platform.get, [_key(draw.randrange(keys)) for _ in range(reads)]
         )

@@ -50,7 +50,7 @@ def fresh_batches(entries: int, start: int = 0) -> Iterator[Pairs]:
 
 def scattered_batches(entries: int, keys: int, seed: int = 0) -> Iterator[Pairs]:
     """Batches of keys drawn from ``keys`` known ones."""
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)  # noqa: S311  the same keys in every run
     while True:
         yield [(b"key/%012d" % draw.randrange(keys), VALUE) for _ in range(entries)]
 
