@@ -204,7 +204,7 @@ def _policy(policy: Policy) -> compact.Policy:
     scope.group_by.capture_groups.extend(policy.scope.group_by)
     if policy.scope.order_by is not None:
         scope.order_by.capture_group = policy.scope.order_by.capture_group
-        scope.order_by.encoding = compact.PolicyOrderEncoding.Name(policy.scope.order_by.encoding)  # type: ignore[assignment]
+        scope.order_by.encoding = compact.PolicyOrderEncoding.Name(policy.scope.order_by.encoding)  # type: ignore[assignment]  # the stub knows numbers only, the message names too
     return compact.Policy(keys=scope, retain=retain)
 
 

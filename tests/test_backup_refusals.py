@@ -98,7 +98,9 @@ async def test_a_point_is_a_sequence_or_a_time_with_a_zone(tmp_path: Path) -> No
     naive = datetime(2026, 11, 21, 12, 0)  # noqa: DTZ001  that is the point
     with pytest.raises(InvalidRequestError, match="time zone"):
         await restore_from(tmp_path / "b", tmp_path / "n", at_time=naive)
-    with pytest.raises(InvalidRequestError, match="not to both"):
+    with pytest.raises(InvalidRequestError, match="not to two"):
         restore(tmp_path / "b", tmp_path / "n", at_time=1, at_sequence=1)
     with pytest.raises(InvalidRequestError, match="64-bit"):
         restore(tmp_path / "b", tmp_path / "n", at_sequence=-1)
+    with pytest.raises(InvalidRequestError, match="64-bit"):
+        restore(tmp_path / "b", tmp_path / "n", at_event=1 << 64)

@@ -341,7 +341,7 @@ WRONG_STARTS: dict[str, tuple[dict[str, Any], type[ExoStreamError]]] = {
     "two starts": ({"last": 1, "start": "now"}, InvalidRequestError),
     "an unknown start": ({"start": "yesterday"}, InvalidRequestError),
     "a cursor that is none": ({"after": "nonsense"}, InvalidRequestError),
-    "a time without a zone": ({"since_time": datetime(2020, 1, 1)}, InvalidRequestError),  # noqa: DTZ001
+    "a time without a zone": ({"since_time": datetime(2020, 1, 1)}, InvalidRequestError),  # noqa: DTZ001  what is refused
     "a text as a prefix": ({"prefix": "a"}, InvalidRequestError),
     "sequence 0": ({"from_sequence": 0}, InvalidRequestError),
     "another log": ({"after": Cursor("f" * 32, 1)}, LogMismatchError),

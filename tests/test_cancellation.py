@@ -31,7 +31,7 @@ class CancelAt(trio.abc.Instrument):
         self.armed = False
         self._left = step
 
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  trio's signature
         if self.armed:
             self._left -= 1
             if self._left == 0:
@@ -194,7 +194,7 @@ def test_a_platform_cancelled_at_any_step_answers_everybody_and_keeps_what_it_ac
                 async with in_memory(engine)(limits=TIGHT, clock=clock) as platform:
                     cancel.armed = True
                     for name in NAMES:
-                        outside.start_soon(write, platform, name)  # noqa: ASYNC111
+                        outside.start_soon(write, platform, name)  # noqa: ASYNC111  they outlive the platform
                     await trio.sleep(5)
         cancel.armed = False
         assert engine.version.frontier == engine._log.newest, "what is durable was shown"

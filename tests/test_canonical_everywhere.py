@@ -187,7 +187,7 @@ async def test_ranges_and_prefixes(handle: Handle) -> None:
         with pytest.raises(InvalidRequestError):
             canonical.range(**bad)
     with pytest.raises(InvalidRequestError):
-        canonical.scan_prefix("a")  # type: ignore[arg-type]
+        canonical.scan_prefix("a")  # type: ignore[arg-type]  # what is refused
 
 
 async def test_a_transaction_sees_the_whole_state_with_its_own_writes(handle: Handle) -> None:

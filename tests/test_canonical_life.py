@@ -329,8 +329,8 @@ def test_a_platform_cancelled_at_any_step_answers_its_transactions_and_keeps_the
             with cancel.scope:
                 async with in_memory(engine)() as platform:
                     cancel.armed = True
-                    outside.start_soon(work, platform, b"a", b"b")  # noqa: ASYNC111
-                    outside.start_soon(work, platform, b"c", b"b")  # noqa: ASYNC111
+                    outside.start_soon(work, platform, b"a", b"b")  # noqa: ASYNC111  they outlive the platform
+                    outside.start_soon(work, platform, b"c", b"b")  # noqa: ASYNC111  they outlive the platform
                     await trio.sleep(5)
         cancel.armed = False
         engine.forget_what_is_not_visible()

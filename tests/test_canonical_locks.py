@@ -233,5 +233,5 @@ def test_there_is_at_least_one_stripe(count: int) -> None:
 async def test_keys_are_bytes() -> None:
     locks = LockManager()
     with pytest.raises(InvalidRequestError):
-        await locks.acquire_keys(["text"])  # type: ignore[list-item]
+        await locks.acquire_keys(["text"])  # type: ignore[list-item]  # what is refused
     assert locks.held == 0

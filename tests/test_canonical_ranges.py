@@ -184,9 +184,9 @@ async def test_a_range_is_made_of_bytes_and_a_limit_is_a_number() -> None:
         canonical = platform.canonical
         for start, end, limit in (("a", None, None), (b"a", "b", None), (b"", None, -1)):
             with pytest.raises(InvalidRequestError):
-                canonical.range(start, end, limit=limit)  # type: ignore[arg-type]
+                canonical.range(start, end, limit=limit)  # type: ignore[arg-type]  # what is refused
         with pytest.raises(InvalidRequestError):
             canonical.range(limit=True)
         with pytest.raises(InvalidRequestError):
-            canonical.scan_prefix("a")  # type: ignore[arg-type]
+            canonical.scan_prefix("a")  # type: ignore[arg-type]  # what is refused
         assert [pair async for pair in canonical.range(bytes(2_000), limit=5)] == []

@@ -337,7 +337,7 @@ async def test_a_platform_that_stops_answers_an_open_transaction() -> None:
 
 
 async def test_a_backend_with_only_the_nine_methods_has_no_canonical_store() -> None:
-    async with in_memory(NineMethods())() as platform:  # type: ignore[arg-type]
+    async with in_memory(NineMethods())() as platform:  # type: ignore[arg-type]  # a backend that misses methods of ours, which is the point
         with pytest.raises(UnsupportedError):
             platform.canonical.read_txn()
         with pytest.raises(UnsupportedError):

@@ -256,7 +256,7 @@ async def test_any_number_of_snapshots_is_open_at_once_and_gives_everything_back
             assert await txn.get_state(b"k") == b"%d" % number
             await txn.__aexit__(None, None, None)
         assert not platform.sources.snapshots._leased
-        assert not platform._engine._pins.frontiers  # type: ignore[attr-defined]
+        assert not platform._engine._pins.frontiers  # type: ignore[attr-defined]  # the engine in memory has them
 
 
 async def test_a_snapshot_held_too_long_expires(autojump_clock: MockClock) -> None:
@@ -348,7 +348,7 @@ async def test_appending_no_events_is_an_error() -> None:
         with pytest.raises(InvalidStateError, match="no event"):
             await txn.append_events([])
         with pytest.raises(InvalidRequestError):
-            await txn.append_events(b"events")  # type: ignore[arg-type]
+            await txn.append_events(b"events")  # type: ignore[arg-type]  # what is refused
 
 
 async def test_a_transaction_that_is_over_does_nothing_more() -> None:

@@ -173,13 +173,13 @@ def test_a_number_that_does_not_fit_is_refused(kind: type[Integer]) -> None:
             kind(number)
     for other in (True, 1.0, "1", None):
         with pytest.raises(InvalidRequestError, match="made from an int"):
-            kind(other)  # type: ignore[arg-type]
+            kind(other)  # type: ignore[arg-type]  # what is refused
 
 
 def test_integers_of_two_types_are_neither_equal_nor_reckoned_together() -> None:
     assert len({I64(5), U64(5)}) == 2
     with pytest.raises(InvalidStateError, match="its like only"):
-        I64(5).checked_add(U64(5))  # type: ignore[arg-type]
+        I64(5).checked_add(U64(5))  # type: ignore[arg-type]  # what is refused
 
 
 def test_elements_are_scalars_of_one_type() -> None:
@@ -190,22 +190,22 @@ def test_elements_are_scalars_of_one_type() -> None:
     with pytest.raises(InvalidRequestError, match="scalars of one type"):
         ListOf(SetOf)
     with pytest.raises(InvalidRequestError, match="frozenset or a tuple"):
-        SetOf(I64, {I64(1)})  # type: ignore[arg-type]
+        SetOf(I64, {I64(1)})  # type: ignore[arg-type]  # what is refused
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Bytes("s"), "made from bytes"),  # type: ignore[arg-type]
-        (lambda: String(b"s"), "made from a str"),  # type: ignore[arg-type]
+        (lambda: Bytes("s"), "made from bytes"),  # type: ignore[arg-type]  # what is refused
+        (lambda: String(b"s"), "made from a str"),  # type: ignore[arg-type]  # what is refused
         (lambda: String("\ud800"), "surrogates"),
-        (lambda: encode("text"), "no typed value"),  # type: ignore[arg-type]
+        (lambda: encode("text"), "no typed value"),  # type: ignore[arg-type]  # what is refused
         (lambda: encode(Stray(7)), "is no typed value"),
     ],
 )
 def test_what_is_no_value_is_refused(make: object, sentence: str) -> None:
     with pytest.raises(InvalidRequestError, match=sentence):
-        make()  # type: ignore[operator]
+        make()  # type: ignore[operator]  # a table of them has no better type
 
 
 ONE = b"\x00\x00\x00\x01"

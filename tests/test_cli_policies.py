@@ -108,7 +108,7 @@ def test_a_cutoff_can_be_tried_too_and_no_policies_are_too_few(ask: Say, tmp_pat
     for _ in range(3):
         ask("put", "k", "v")
     [foretold] = ask("prune", "3", "--dry-run", "--json").objects
-    assert [counts["evicted"] for counts in foretold["policies"]] == [2]  # type: ignore[attr-defined]
+    assert [counts["evicted"] for counts in foretold["policies"]] == [2]  # type: ignore[attr-defined]  # it is a list of objects
     assert ask("prune", "3", "--json").objects == [{"evicted": 2}]
 
 

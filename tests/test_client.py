@@ -47,8 +47,8 @@ async def test_concurrent_calls_travel_in_one_frame(clock: MockClock) -> None:
                 sent.append(len(data))
                 await send_all(data)
 
-            cable.send_all = counted  # type: ignore[method-assign]
-            link_stream: Any = client._link.connection._websocket._stream  # type: ignore[union-attr]
+            cable.send_all = counted  # type: ignore[method-assign]  # counts what passes
+            link_stream: Any = client._link.connection._websocket._stream  # type: ignore[union-attr]  # it is connected
             link_stream.send_all = counted
 
             assert sorted(await puts_at_once(client, 64)) == list(range(1, 65))

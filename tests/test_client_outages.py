@@ -189,7 +189,7 @@ async def test_when_patience_is_used_up_callers_are_told_and_later_ones_succeed(
                 nursery.start_soon(told, follow)
                 await wait_all_tasks_blocked()
                 network.is_down = True
-                client._link.connection._send = trio.sleep_forever  # type: ignore[union-attr,method-assign]
+                client._link.connection._send = trio.sleep_forever  # type: ignore[union-attr,method-assign]  # a connection that takes nothing; it is there
                 await network.cut()
                 nursery.start_soon(told, client.get, b"k")
                 nursery.start_soon(told, client.put_batch, [(b"k", b"v")])

@@ -261,5 +261,5 @@ def test_what_would_break_the_protocol_is_refused_before_it_travels(check: Any, 
 def test_requirements_may_be_words_or_versions_or_none() -> None:
     require = {b"a": "absent", b"b": "present", b"c": 7}
 
-    assert request_checks.checked_requirements(require) == require  # type: ignore[arg-type]
+    assert request_checks.checked_requirements(require) == require  # type: ignore[arg-type]  # mypy takes the words for any text
     assert request_checks.checked_requirements(None) == {}

@@ -160,8 +160,8 @@ async def test_jobs_run_one_after_the_other_until_all_is_well(autojump_clock: Mo
     for number in range(5):
         engine.jobs.append(
             OneJob(
-                step=lambda n=number: done.append(n),  # type: ignore[misc]
-                install=lambda n=number: done.append(-n),  # type: ignore[misc]
+                step=lambda n=number: done.append(n),  # type: ignore[misc]  # mypy infers no lambda with a default
+                install=lambda n=number: done.append(-n),  # type: ignore[misc]  # mypy infers no lambda with a default
             )
         )
     async with in_memory(engine)():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ async def test_a_group_that_deleted_in_a_range_is_shown_what_comes_behind(revers
             nursery.start_soon(told, outcomes, "first", put(platform, b"x"))
             await hop.arrived.wait()
             for number in range(6):
-                ask = lambda: platform.decide(delete_first)  # noqa: E731
+                ask = partial(platform.decide, delete_first)
                 nursery.start_soon(told, outcomes, str(number), ask)
                 await wait_all_tasks_blocked()
             hop.gate.set()
@@ -161,7 +162,7 @@ async def test_the_last_row_below_a_key_is_found_wherever_it_is(
         outcomes: Outcomes = {}
         async with trio.open_nursery() as nursery:
             for key in (b"k0", b"k4", b"k5", b"k9", b"k9+a"):
-                ask = lambda key=key: platform.decide(last_below(key))  # noqa: E731
+                ask = partial(platform.decide, last_below(key))
                 nursery.start_soon(told, outcomes, key.decode(), ask)
                 await wait_all_tasks_blocked()
         assert outcomes == {
@@ -219,8 +220,8 @@ async def test_a_decision_that_raises_stops_the_platform_and_leaves_nobody_waiti
     async with trio.open_nursery() as outside:
         with pytest.raises(Crash):
             async with in_memory()() as platform:
-                outside.start_soon(told, outcomes, "crash", lambda: platform.decide(crash))  # noqa: ASYNC111
-                outside.start_soon(told, outcomes, "put", put(platform, b"k"))  # noqa: ASYNC111
+                outside.start_soon(told, outcomes, "crash", lambda: platform.decide(crash))  # noqa: ASYNC111  it outlives the platform
+                outside.start_soon(told, outcomes, "put", put(platform, b"k"))  # noqa: ASYNC111  it outlives the platform
                 await trio.sleep_forever()
     assert isinstance(outcomes["crash"], PlatformClosedError)
     assert isinstance(outcomes["put"], PlatformClosedError | int), "whoever was first"

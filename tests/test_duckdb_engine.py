@@ -445,6 +445,34 @@ def test_a_slice_of_a_fold_is_bounded_in_bytes(path: Path) -> None:
     engine.close()
 
 
+def test_a_slice_of_a_merge_is_bounded_in_bytes(path: Path) -> None:
+    limits = Limits(memtable_entries_max=3, runs_max=1, slice_bytes_max=150_000)
+    engine = open_duckdb_engine(path, limits=limits)
+    for _ in range(2):
+        write(engine, [Entry(0, b"%d" % number, b"v" * 70_000) for number in range(3)])
+        fold = engine.next_job(0, idle=False)
+        assert fold is not None
+        while not fold.step():
+            pass
+        fold.install()
+    merge = engine.next_job(0, idle=False)
+    assert merge is not None
+    assert [merge.step() for _ in range(3)] == [False, False, True]
+    merge.install()
+    assert (engine.statistics().runs, len(rows(engine, engine.version))) == (1, 3)
+    engine.close()
+
+
+def test_decoded_sub_blocks_are_kept_within_their_bytes(path: Path) -> None:
+    limits = Limits(memtable_entries_max=8, cache_bytes_max=200_000)
+    engine = open_duckdb_engine(path, limits=limits)
+    write(engine, [Entry(0, b"%d" % number, b"v" * 70_000) for number in range(8)])
+    work(engine)
+    assert len(rows(engine, engine.version, rows_max=1)) == 8
+    assert 70_000 < engine.statistics().cache_bytes <= 200_000
+    engine.close()
+
+
 def test_a_batch_missing_from_the_log_is_corruption(path: Path) -> None:
     engine = open_duckdb_engine(path, limits=SMALL)
     for _ in range(3):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from exo_stream.model import Entry, Row, row_key
-from exo_stream.storage.memtable import KEYS_SLACK, Memtable, Node
+from exo_stream.storage.memtable import KEYS_SLACK, Capture, Memtable, Node
 from tests.tables import batch
 
 A, B = row_key(0, b"a"), row_key(0, b"b")
 START, END = row_key(0, b""), row_key(1, b"")
 
 
-def put(memtable: Memtable, sequence: int, *pairs: tuple[bytes, bytes | None], pins=()) -> None:  # type: ignore[no-untyped-def]
+def put(
+    memtable: Memtable, sequence: int, *pairs: tuple[bytes, bytes | None], pins: Sequence[int] = ()
+) -> None:
     entries = [Entry(0, key, value) for key, value in pairs]
     memtable.apply([batch(sequence, entries)], pins)
 
@@ -99,7 +103,9 @@ def test_keys_come_in_order_also_those_that_arrive_between_scans() -> None:
     assert list(memtable.keys(B, row_key(0, b"d"), forward=True)) == expected[1:3]
 
 
-def capture(memtable: Memtable, *, rows_max: int = 100, forward: bool = True, frontier: int = 9):  # type: ignore[no-untyped-def]
+def capture(
+    memtable: Memtable, *, rows_max: int = 100, forward: bool = True, frontier: int = 9
+) -> Capture:
     return memtable.capture(
         START, END, frontier=frontier, rows_max=rows_max, bytes_max=1 << 20, forward=forward
     )

@@ -79,11 +79,11 @@ async def test_a_prune_that_would_lose_bits_is_refused(
         mine = platform.namespace(KeyCodec(4, 5))
         await mine.put_batch([(KeyCodec(4, 6).encode(version(1)), b"")])
         with pytest.raises(InvalidRequestError) as caught:
-            await mine.prune([policy])  # type: ignore[list-item]
+            await mine.prune([policy])  # type: ignore[list-item]  # what is refused
         is_nesting = isinstance(policy, Policy) and isinstance(policy.scope, KeysScope)
         assert isinstance(caught.value, NamespaceNestingError) == is_nesting
         with pytest.raises(InvalidRequestError):
-            await mine.prune(policy)  # type: ignore[arg-type]
+            await mine.prune(policy)  # type: ignore[arg-type]  # what is refused
         assert await platform.current_sequence() == 1
 
 

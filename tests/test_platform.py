@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -114,7 +115,7 @@ async def test_a_file_that_a_reader_found_given_up_stops_an_idle_platform(
     with pytest.raises(OutcomeUnknownError, match="given up the file"):
         async with opened as platform:
             engine._database._con = cast("Any", GivenUp())
-            engine._database.connect = lambda: cast("Any", GivenUp())  # type: ignore[method-assign]
+            engine._database.connect = lambda: cast("Any", GivenUp())  # type: ignore[method-assign]  # a connection that is gone
             with pytest.raises(OverloadedError, match="cannot be read"):
                 await platform.sources.reads.log_page(0, 1)
             await trio.sleep(3)
@@ -160,8 +161,8 @@ async def test_writes_that_wait_when_the_block_ends_are_still_answered(
         async with opened(hop=FaultyHop(latency=0.001)) as platform:
             await put_one_by_one(platform, [b"k"])
             for number in range(10):
-                outside.start_soon(told, outcomes, str(number), put(platform, b"k"))  # noqa: ASYNC111
-            while len(platform._ground.writes) < 10 and not outcomes:  # noqa: ASYNC110
+                outside.start_soon(told, outcomes, str(number), put(platform, b"k"))  # noqa: ASYNC111  it outlives the platform
+            while len(platform._ground.writes) < 10 and not outcomes:  # noqa: ASYNC110  nobody announces it
                 await trio.lowlevel.checkpoint()
     assert sorted(outcomes.values()) == list(range(2, 12))
     async with opened() as platform:
@@ -198,7 +199,7 @@ async def test_whoever_waits_outside_the_block_is_told_when_it_ends() -> None:
                     return (await anext(feed)).sequence
 
             outside.start_soon(told, outcomes, "follow", follow)
-            ask = lambda: platform.get(b"k", min_sequence=9)  # noqa: E731
+            ask = partial(platform.get, b"k", min_sequence=9)
             outside.start_soon(told, outcomes, "read", ask)
             await wait_all_tasks_blocked()
     assert {type(outcome) for outcome in outcomes.values()} == {PlatformClosedError}

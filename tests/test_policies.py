@@ -111,10 +111,10 @@ KEYS = "policies[0].keys"
 REFUSED: list[Any] = [
     pytest.param([], "policies", id="none"),
     pytest.param([None], "policies[0]", id="no policy"),
-    pytest.param([Policy(None, DropAll())], "policies[0].scope", id="no scope"),  # type: ignore[arg-type]
+    pytest.param([Policy(None, DropAll())], "policies[0].scope", id="no scope"),  # type: ignore[arg-type]  # what is refused
     pytest.param([wrong(retain=None)], "policies[0].retain", id="no rule"),
     pytest.param(
-        [Policy(KeysScope(None), DropAll())],  # type: ignore[arg-type]
+        [Policy(KeysScope(None), DropAll())],  # type: ignore[arg-type]  # what is refused
         f"{KEYS}.match_key",
         id="no match key",
     ),
@@ -152,7 +152,7 @@ REFUSED: list[Any] = [
         id="order by an unknown capture",
     ),
     pytest.param(
-        [keys_policy(KeepLatest(1), order_by=OrderBy("version", 7))],  # type: ignore[arg-type]
+        [keys_policy(KeepLatest(1), order_by=OrderBy("version", 7))],  # type: ignore[arg-type]  # what is refused
         f"{KEYS}.order_by.encoding",
         id="unknown encoding",
     ),

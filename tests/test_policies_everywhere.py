@@ -130,7 +130,7 @@ async def test_every_rule_of_the_log_is_carried_out(handle: Handle) -> None:
 )
 async def test_a_broken_policy_is_an_invalid_request(handle: Handle, policies: object) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        await handle.prune(policies)  # type: ignore[arg-type]
+        await handle.prune(policies)  # type: ignore[arg-type]  # what is refused
     assert caught.value.code == "invalid_request"
 
 
@@ -151,7 +151,7 @@ async def test_retention_is_set_told_and_cleared(handle: Handle) -> None:
 @pytest.mark.parametrize("rules", [LogRetention(KeepLatest(0)), "all", 3], ids=repr)
 async def test_rules_without_sense_are_an_invalid_request(handle: Handle, rules: object) -> None:
     with pytest.raises(InvalidRequestError):
-        await handle.set_retention(rules)  # type: ignore[arg-type]
+        await handle.set_retention(rules)  # type: ignore[arg-type]  # what is refused
 
 
 async def test_information_has_live_and_total_bytes(handle: Handle) -> None:

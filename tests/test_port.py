@@ -94,7 +94,7 @@ async def test_a_draining_port_lives_but_is_not_ready() -> None:
         Health(platform, port).add_routes()
 
         async def status_of(path: str) -> tuple[int, dict[str, str]]:
-            answer = await port.routes.find("GET", path)(None)  # type: ignore[arg-type]
+            answer = await port.routes.find("GET", path)(None)  # type: ignore[arg-type]  # it does not look at the request
             assert isinstance(answer, Response)
             return answer.status, json.loads(answer.body)["checks"]
 
@@ -120,11 +120,11 @@ async def test_a_writer_that_is_stuck_in_a_call_is_not_alive(autojump_clock: Moc
         await trio.sleep(1)
         nursery.start_soon(platform.put_batch, [(b"a", b"1")])
         await trio.sleep(59)
-        answer = await live(None)  # type: ignore[arg-type]
+        answer = await live(None)  # type: ignore[arg-type]  # it does not look at the request
         assert isinstance(answer, Response)
         assert answer.status == 200
         await trio.sleep(2)
-        answer = await live(None)  # type: ignore[arg-type]
+        answer = await live(None)  # type: ignore[arg-type]  # it does not look at the request
         assert isinstance(answer, Response)
         assert answer.status == 503
         assert b"busy with one call for 61 seconds" in answer.body
@@ -254,7 +254,7 @@ async def test_accepting_goes_on_when_file_descriptors_run_out() -> None:
     port, exhausted = Port(Limits(), Visitors.welcome()), Exhausted()
     with capture_logs() as logs:
         with trio.move_on_after(0.3):
-            await Listener(port).run([exhausted])  # type: ignore[list-item]
+            await Listener(port).run([exhausted])  # type: ignore[list-item]  # as much of a listener as is asked
     assert [entry["event"] for entry in logs] == ["accept postponed"] * 2
 
 
@@ -344,7 +344,7 @@ async def test_the_one_blocked_longest_is_cut_if_it_was_given_time() -> None:
     port, now = Port(Limits(), Visitors.welcome()), trio.current_time()
     port.cut_slowest()
     transports = [Blocked(None), Blocked(now - 5), Blocked(now - 9), Blocked(now)]
-    port.transports.update(transports)  # type: ignore[arg-type]
+    port.transports.update(transports)  # type: ignore[arg-type]  # as much of a transport as is asked
     port.cut_slowest()
     assert [transport.killed for transport in transports] == [False, False, True, False]
 

@@ -353,7 +353,7 @@ async def test_more_than_ten_thousand_declared_keys_are_refused(world: World) ->
 async def test_what_is_declared_is_a_key(world: World) -> None:
     transaction = world.transaction()
     with pytest.raises(InvalidRequestError, match="not one"):
-        transaction.keys(b"key")  # type: ignore[arg-type]
+        transaction.keys(b"key")  # type: ignore[arg-type]  # what is refused
     with pytest.raises(KeyTooLargeError):
         transaction.keys([bytes(512)])
     with pytest.raises(InvalidRequestError, match="at least one byte"):
@@ -392,7 +392,7 @@ async def test_the_type_of_an_event_is_a_word_without_a_colon(world: World) -> N
         await trio.lowlevel.checkpoint()
         for event_type in ("", "a:b", None):
             with pytest.raises(InvalidRequestError, match="without a colon"):
-                ctx.log(event_type, 1)  # type: ignore[arg-type]
+                ctx.log(event_type, 1)  # type: ignore[arg-type]  # what is refused
         with pytest.raises(SerializationError):
             ctx.log_many([("fine", 1), ("bad", object())])
 

@@ -214,13 +214,13 @@ def test_what_is_not_in_memory_is_asked_for_all_at_once(cold: list[bytes]) -> No
     [
         pytest.param(Producer(b"", 0, 0), id="no id"),
         pytest.param(Producer(b"p" * 65, 0, 0), id="a long id"),
-        pytest.param(Producer("p", 0, 0), id="a text for an id"),  # type: ignore[arg-type]
+        pytest.param(Producer("p", 0, 0), id="a text for an id"),  # type: ignore[arg-type]  # what is refused
         pytest.param(Producer(b"p", -1, 0), id="a negative epoch"),
         pytest.param(Producer(b"p", 0, -1), id="a negative seq"),
         pytest.param(Producer(b"p", SEQUENCE_MAX + 1, 0), id="an epoch too large"),
         pytest.param(Producer(b"p", 0, SEQUENCE_MAX + 1), id="a seq too large"),
         pytest.param(Producer(b"p", True, 0), id="a bool for an epoch"),
-        pytest.param(Producer(b"p", 0, 1.0), id="a float for a seq"),  # type: ignore[arg-type]
+        pytest.param(Producer(b"p", 0, 1.0), id="a float for a seq"),  # type: ignore[arg-type]  # what is refused
     ],
 )
 def test_a_producer_that_cannot_be_is_refused_in_one_sentence(producer: Producer) -> None:

@@ -111,7 +111,7 @@ def test_ac13_the_longest_wait_doubles_up_to_its_cap() -> None:
         pytest.param(lambda: check_name(""), id="no name"),
         pytest.param(lambda: check_name("../x"), id="a path"),
         pytest.param(lambda: check_name("a" * 65), id="a long name"),
-        pytest.param(lambda: check_name(7), id="a number"),  # type: ignore[arg-type]
+        pytest.param(lambda: check_name(7), id="a number"),  # type: ignore[arg-type]  # what is refused
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(make: object) -> None:

@@ -260,7 +260,7 @@ async def test_what_is_no_list_of_policies_is_refused(autojump_clock: MockClock)
     async with in_memory()() as platform:
         for nonsense in (3, None, "policies", ["policy"], {"a": 1}):
             with pytest.raises(InvalidRequestError):
-                await platform.prune(nonsense)  # type: ignore[arg-type]
+                await platform.prune(nonsense)  # type: ignore[arg-type]  # what is refused
 
 
 async def test_more_keys_than_one_batch_takes_are_several_batches(

@@ -108,7 +108,7 @@ class Answers:
         keys: Sequence[bytes],
         *,
         min_sequence: int,
-        wait: bool,  # noqa: ARG002
+        wait: bool,  # noqa: ARG002  a reader's signature
     ) -> tuple[int, list[bytes | None]]:
         self.asked.append(min_sequence)
         await self.go_on.wait()
@@ -136,7 +136,7 @@ async def test_a_first_read_that_fails_leaves_the_floor_open() -> None:
     reader = Answers()
     reader.fails = True
     reader.go_on.set()
-    session = ReadSession(reader, None, wait=True)  # type: ignore[arg-type]
+    session = ReadSession(reader, None, wait=True)  # type: ignore[arg-type]  # all of a reader that it asks
 
     with pytest.raises(StoreError):
         await session.get(b"a")

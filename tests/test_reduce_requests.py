@@ -104,7 +104,7 @@ def checked(field: object, constraint: object) -> ReduceRequest:
         (checked(VALUE, "x"), "filter.checks[0].constraint"),
         (checked(VALUE, c.IntRange(1 << 63)), "filter.checks[0].constraint"),
         (checked(VALUE, c.IntIn((1,) * (checks.VALUES_MAX + 1))), "filter.checks[0].constraint"),
-        (checked(VALUE, c.IntIn((None,))), "filter.checks[0].constraint"),  # type: ignore[arg-type]
+        (checked(VALUE, c.IntIn((None,))), "filter.checks[0].constraint"),  # type: ignore[arg-type]  # what it refuses
         (checked(VALUE, c.FloatRange(c.FloatBound(1))), "filter.checks[0].constraint"),
         (checked(VALUE, c.Decimal128Range(1 << 127)), "filter.checks[0].constraint"),
         (

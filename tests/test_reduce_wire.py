@@ -131,7 +131,7 @@ async def test_a_client_has_one_reduce_at_a_time_and_all_clients_a_few(
                 for number, client in enumerate(clients, start=1):
                     for _ in range(5):
                         nursery.start_soon(client.reduce, COUNT)
-                    while len(opened) < min(number, limits.reductions_max):  # noqa: ASYNC110
+                    while len(opened) < min(number, limits.reductions_max):  # noqa: ASYNC110  nobody announces it
                         await trio.lowlevel.checkpoint()
                     assert await client.get(b"k") is None
                 assert len(opened) == limits.reductions_max

@@ -246,7 +246,7 @@ async def test_many_with_the_same_selector_and_others_hear_each_their_own(
     ]
 
     async def follow(number: int, *, task_status: trio.TaskStatus[None]) -> None:
-        async with handle.subscribe(start="now", **asked[number]) as feed:  # type: ignore[arg-type]
+        async with handle.subscribe(start="now", **asked[number]) as feed:  # type: ignore[arg-type]  # options of several types
             await until_caught_up(feed)
             task_status.started()
             while True:
@@ -465,7 +465,7 @@ async def test_what_is_no_key_or_pair_is_refused(space: NamespacedStore) -> None
         lambda: space.delete_batch(wrong),
         lambda: space.write(puts=[(b"a", b"")], require=wrong),
         lambda: space.get(wrong),
-        lambda: space.get_many(5),  # type: ignore[arg-type]
+        lambda: space.get_many(5),  # type: ignore[arg-type]  # what is refused
         lambda: space.range_scan(wrong),
     ):
         with pytest.raises(InvalidRequestError):

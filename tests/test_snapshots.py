@@ -17,7 +17,7 @@ from exo_stream.storage.memory_engine import MemoryEngine
 LIMITS = Limits(snapshots_max=2, snapshot_seconds_max=10)
 
 
-async def test_a_snapshot_holds_its_version_until_it_is_closed() -> None:  # noqa: ASYNC124
+async def test_a_snapshot_holds_its_version_until_it_is_closed() -> None:  # noqa: ASYNC124  it needs trio's clock
     engine = MemoryEngine()
     snapshots = Snapshots(engine, LIMITS)
     engine.put_batch([(b"k", b"old")])
@@ -35,7 +35,7 @@ async def test_a_snapshot_holds_its_version_until_it_is_closed() -> None:  # noq
         snapshot.check()
 
 
-async def test_only_so_many_are_held_at_a_time() -> None:  # noqa: ASYNC124
+async def test_only_so_many_are_held_at_a_time() -> None:  # noqa: ASYNC124  it needs trio's clock
     snapshots = Snapshots(MemoryEngine(), LIMITS)
     first = snapshots.open()
     snapshots.open()
@@ -62,7 +62,7 @@ async def test_one_that_is_held_too_long_gives_way(autojump_clock: MockClock) ->
     assert engine._pins.frontiers == [0]
 
 
-async def test_one_connection_cannot_take_all_there_are() -> None:  # noqa: ASYNC124
+async def test_one_connection_cannot_take_all_there_are() -> None:  # noqa: ASYNC124  it needs trio's clock
     limits = Limits(snapshots_max=3, snapshots_per_connection_max=2)
     snapshots = Snapshots(MemoryEngine(), limits)
     greedy, other = snapshots.share(), snapshots.share()
@@ -77,7 +77,7 @@ async def test_one_connection_cannot_take_all_there_are() -> None:  # noqa: ASYN
     greedy.open()
 
 
-async def test_what_they_keep_in_memory_is_bounded_and_the_oldest_gives_way(  # noqa: ASYNC124
+async def test_what_they_keep_in_memory_is_bounded_and_the_oldest_gives_way(  # noqa: ASYNC124  it needs trio's clock
     tmp_path: Path,
 ) -> None:
     limits = Limits(memtable_entries_max=4, snapshot_memory_bytes_max=10_000)

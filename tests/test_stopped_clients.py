@@ -81,7 +81,7 @@ def _cut(data: bytearray) -> bytes | None:
 
 async def _until(is_so: Callable[[], bool]) -> None:
     """Wait for what nobody announces."""
-    while not is_so():  # noqa: ASYNC110
+    while not is_so():  # noqa: ASYNC110  see above
         await trio.sleep(0.01)
 
 

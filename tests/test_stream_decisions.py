@@ -130,7 +130,7 @@ def test_the_first_entry_of_a_batch_is_the_record_of_its_stream() -> None:
         seen.append(entries[0][:2])
         return write(entries)
 
-    table.write = noting  # type: ignore[method-assign]
+    table.write = noting  # type: ignore[method-assign]  # notes what is written
     table.create("s", StreamConfig(ttl_seconds=5, retention_bytes=1), b"x")
     table.append("s", b"y", close=True)
     table.fork("f", "s")

@@ -45,7 +45,7 @@ async def control(caller: Caller) -> dict[str, object]:
 def seated(world: World) -> int:
     """How many readers wait in the hub, whatever they wait for."""
     handler = world.port.routes.find("GET", "/v1/stream/a")
-    hub: Hub | None = handler.__self__._service._hub  # type: ignore[attr-defined]
+    hub: Hub | None = handler.__self__._service._hub  # type: ignore[attr-defined]  # the handler is a method of the routes
     return 0 if hub is None else len(hub)
 
 
@@ -140,9 +140,9 @@ def count_reads(world: World) -> list[str]:
 
     async def counted(name: str, *args: object, **options: object) -> object:
         names.append(name)
-        return await read(name, *args, **options)  # type: ignore[arg-type]
+        return await read(name, *args, **options)  # type: ignore[arg-type]  # handed on as they came
 
-    streams.read = counted  # type: ignore[method-assign, assignment]
+    streams.read = counted  # type: ignore[method-assign, assignment]  # notes what is read
     return names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import trio
@@ -202,8 +203,14 @@ async def test_caught_up_is_told_once_and_then_only_batches() -> None:
                 assert message.sequence == number
 
 
-async def test_who_falls_out_of_the_tail_is_told_how_far_and_misses_nothing() -> None:
-    limits = Limits(tail_batches_max=2, page_rows_max=3)
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(tail_batches_max=2, page_rows_max=3), Limits(tail_bytes_max=1, page_rows_max=3)],
+    ids=["batches", "bytes"],
+)
+async def test_who_falls_out_of_the_tail_is_told_how_far_and_misses_nothing(
+    limits: Limits,
+) -> None:
     async with in_memory()(limits=limits) as platform, platform.subscribe() as feed:
         assert await feed.next_message() == CaughtUp(Cursor(platform.log_id, 0))
         await put_one_by_one(platform, [b"%d" % number for number in range(7)])
@@ -334,6 +341,32 @@ async def test_a_cancelled_pull_has_moved_nothing(autojump_clock: MockClock) -> 
                 if child.cancel_scope.cancelled_caught:
                     await trio.sleep(0.1)
     assert seen == list(range(1, 101))
+
+
+@pytest.mark.parametrize(
+    ("limits", "pulls"),
+    [
+        pytest.param(Limits(), [7], id="no bound is reached"),
+        pytest.param(Limits(page_rows_max=3), [3, 3, 1], id="batches"),
+        pytest.param(Limits(page_bytes_max=1), [1] * 7, id="bytes"),
+    ],
+)
+@pytest.mark.parametrize("tail_batches_max", [1, 100])
+async def test_a_pull_takes_no_more_than_a_page(
+    limits: Limits, pulls: list[int], tail_batches_max: int
+) -> None:
+    """Of the log as of the tail: what one subscriber takes, the others wait for."""
+    limits = replace(limits, tail_batches_max=tail_batches_max)
+    async with in_memory()(limits=limits) as platform:
+        await put_one_by_one(platform, [b"k"] * 7)
+        subscription = Subscription(platform._sources, Selector())
+        await subscription.start(Oldest())
+        taken: list[int] = []
+        while isinstance(pulled := await subscription.pull(), Delivered):
+            taken.append(len(pulled.batches))
+        subscription.close()
+    # The last batch of a log is in the tail, and is taken from there.
+    assert taken == pulls or (tail_batches_max == 1 and taken == [*pulls[:-1], pulls[-1] - 1, 1])
 
 
 async def test_what_is_ready_is_pulled_without_sleeping(autojump_clock: MockClock) -> None:

@@ -212,7 +212,7 @@ async def test_an_end_of_file_is_sent_where_the_stream_knows_one() -> None:
             self.receive_some = other_way.receive_some
             self.aclose = one_way.aclose
 
-    transport = Transport(NoHalves(), send_seconds_max=1)  # type: ignore[arg-type]
+    transport = Transport(NoHalves(), send_seconds_max=1)  # type: ignore[arg-type]  # as much of a stream as is asked
     await transport.send_eof()
     assert not transport.try_send(b"a")
     await transport.aclose()
