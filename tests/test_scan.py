@@ -145,6 +145,14 @@ def test_pages_of_few_bytes_give_the_same_and_only_more_than_one_holds_a_snapsho
     trio.run(live)
 
 
+async def test_a_page_is_bounded_in_bytes_if_nobody_says_how_large_it_may_be() -> None:
+    async with in_memory()(limits=Limits(page_bytes_max=1)) as platform:
+        await put_one_by_one(platform, [b"a", b"b", b"c"])
+        async with platform.scan() as scan:
+            pages = [await scan.next_page() for _ in range(4)]
+    assert pages == [[(key, b"value of " + key)] for key in (b"a", b"b", b"c")] + [None]
+
+
 async def test_a_range_without_rows_is_one_page_however_much_was_deleted() -> None:
     async with in_memory()(limits=Limits(page_rows_max=1, snapshots_max=0)) as platform:
         keys = [b"a", b"b", b"c"]

@@ -42,13 +42,22 @@ def shape(messages: list[FeedMessage]) -> list[str]:
 # --- snapshots ----------------------------------------------------------------------------------
 
 
-async def test_a_snapshot_is_the_table_then_every_batch_after_it() -> None:
-    async with in_memory()(limits=Limits(page_rows_max=2)) as platform:
+@pytest.mark.parametrize(
+    ("limits", "pages_expected"), [(Limits(page_rows_max=2), 2), (Limits(page_bytes_max=1), 4)]
+)
+async def test_a_snapshot_is_the_table_then_every_batch_after_it(
+    limits: Limits, pages_expected: int
+) -> None:
+    async with in_memory()(limits=limits) as platform:
         await put_one_by_one(platform, [b"a/%d" % number for number in range(5)])
         await platform.write(puts=[(b"b", b"other"), (b"a/0", b"again")], deletes=[b"a/1"])
         async with platform.subscribe(prefix=b"a/", snapshot=True) as feed:
             messages = await messages_until(feed, SnapshotEnd)
-            assert shape(messages) == ["SnapshotBegin", *["SnapshotPage"] * 2, "SnapshotEnd"]
+            assert shape(messages) == [
+                "SnapshotBegin",
+                *["SnapshotPage"] * pages_expected,
+                "SnapshotEnd",
+            ]
             assert messages[0] == SnapshotBegin(6)
             assert messages[-1] == SnapshotEnd(Cursor(platform.log_id, 6))
             pages = [message for message in messages if isinstance(message, SnapshotPage)]
@@ -359,7 +368,7 @@ async def test_a_pull_takes_no_more_than_a_page(
     limits = replace(limits, tail_batches_max=tail_batches_max)
     async with in_memory()(limits=limits) as platform:
         await put_one_by_one(platform, [b"k"] * 7)
-        subscription = Subscription(platform._sources, Selector())
+        subscription = Subscription(platform.sources, Selector())
         await subscription.start(Oldest())
         taken: list[int] = []
         while isinstance(pulled := await subscription.pull(), Delivered):
