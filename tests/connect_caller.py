@@ -100,11 +100,15 @@ class Exchange:
 
 
 class Frames:
-    """The messages of a streamed answer; ``metadata`` once its end has come."""
+    """The messages of a streamed answer; ``metadata`` once its end has come.
+
+    ``compressed`` counts those that came so.
+    """
 
     def __init__(self, exchange: Exchange, codec: Codec, headers: Headers) -> None:
         self.headers = headers
         self.metadata: dict[str, list[str]] = {}
+        self.compressed = 0
         self._exchange = exchange
         self._codec = codec
         self._left = b""
@@ -113,6 +117,7 @@ class Frames:
         """The next message, None at the end. Raises the CallError that the end tells."""
         flags, data = await self.envelope()
         if flags & COMPRESSED:
+            self.compressed += 1
             encoding = self.headers["connect-content-encoding"]
             data = b"".join(decompressed(encoding, data, 256 * MIB))
         if flags & END_STREAM:

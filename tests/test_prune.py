@@ -266,6 +266,7 @@ async def test_what_is_no_list_of_policies_is_refused(autojump_clock: MockClock)
 async def test_more_keys_than_one_batch_takes_are_several_batches(
     opened: OpenPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert execution.BATCH_KEYS_MAX == 100_000
     monkeypatch.setattr(execution, "BATCH_KEYS_MAX", 40)
     async with opened() as platform:
         await put_versions(platform, b"a", range(100))

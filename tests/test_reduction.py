@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
@@ -278,6 +279,49 @@ def test_a_row_passes_what_it_satisfies_and_a_null_passes_nothing(
     assert not passes(constraint, field, [None])
     other = ValueField(0, Kind.INT64 if field.kind is Kind.UTF8 else Kind.UTF8)
     assert not passes(constraint, other, [utf8("a") if other.kind is Kind.UTF8 else i64(1)])
+
+
+DAYS = [ValueField(0, kind) for kind in (Kind.DATE32, Kind.DATE64, Kind.TIMESTAMP)]
+
+
+@pytest.mark.parametrize(
+    ("constraint", "fields", "among"),
+    [
+        (c.IntRange(1, 3), [INT, *DAYS], {1, 2, 3}),
+        (c.IntRange(maximum=1), [INT, *DAYS], {-1, 0, 1}),
+        (c.IntRange(3), [INT, *DAYS], {3, 4}),
+        (c.IntIn((1, 3)), [INT, *DAYS], {1, 3}),
+        (c.Uint64Range(1, 3), [NATURAL], {1, 2, 3}),
+        (c.Uint64Range(maximum=1), [NATURAL], {0, 1}),
+        (c.Decimal128Range(-1, 1), [DECIMAL], {-1, 0, 1}),
+        (c.Decimal256Range(-1, 1), [WIDE], {-1, 0, 1}),
+        (c.Decimal256Range(maximum=0), [WIDE], {-1, 0}),
+        (c.FloatRange(c.FloatBound(1), c.FloatBound(3)), [REAL], {1, 2, 3}),
+        (
+            c.FloatRange(c.FloatBound(1, inclusive=False), c.FloatBound(3, inclusive=False)),
+            [REAL],
+            {2},
+        ),
+    ],
+)
+def test_the_ends_of_a_range_are_in_it_unless_it_says_otherwise(
+    constraint: c.Constraint, fields: Sequence[ValueField], among: set[int]
+) -> None:
+    def cell(kind: Kind, number: int) -> Cell:
+        match kind:
+            case Kind.UINT64:
+                return Cell(CellTag.U64, number)
+            case Kind.FLOAT64:
+                return f64(number)
+            case Kind.DECIMAL128 | Kind.DECIMAL256:
+                width = 16 if kind is Kind.DECIMAL128 else 32
+                return binary(number.to_bytes(width, "little", signed=True))
+            case _:
+                return i64(number)
+
+    for field in fields:
+        numbers = range(0 if field.kind is Kind.UINT64 else -1, 5)
+        assert {n for n in numbers if passes(constraint, field, [cell(field.kind, n)])} == among
 
 
 def test_nulls_can_be_asked_for() -> None:

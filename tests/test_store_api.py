@@ -42,12 +42,14 @@ async def test_every_method_in_every_codec_and_compression(codec: Codec, encodin
     value = b"value " * 1000  # so that it is compressed
     async with calling(codec, encoding) as caller:
         assert await put(caller, (b"a", value), (b"b", b""), (b"a", value)) == 1
-        assert await get(caller, b"a", min_sequence=1) == value
+        got, headers = await caller.unary(GET, query.GetRequest(key=b"a"), query.GetResponse)
+        assert (got.value, headers.get("content-encoding", "")) == (value, encoding)
 
         asked = query.GetManyRequest(keys=[b"a", b"x", b"a"], batch_size=2)
         async with caller.stream(GET_MANY, asked) as frames:
             found = await frames.all(query.GetManyFrame)
             assert detail(frames.metadata[DETAIL_HEADER][0]) == (1, 2 * len(value) + 3)
+            assert frames.compressed == (2 if encoding else 0)
         assert [[r.key for r in frame.results] for frame in found] == [[b"a", b"x"], [b"a"]]
         assert found[0].results[0].value == value
         assert not found[0].results[1].HasField("value")
@@ -74,6 +76,7 @@ async def test_every_method_in_every_codec_and_compression(codec: Codec, encodin
             first = await frames.next(stream.SubscribeResponse)
             assert first is not None
             assert [(kv.key, kv.value) for kv in first.entries] == [(b"a", value)] * 2
+            assert frames.compressed == (1 if encoding else 0)
             assert await put(caller, (b"c", b""), (b"ab", b"2")) == 2
             second = await frames.next(stream.SubscribeResponse)
             assert second is not None
@@ -139,19 +142,22 @@ async def test_ranges(caller: Caller) -> None:
 async def test_frames_are_bounded_in_rows_and_bytes_whatever_is_asked() -> None:
     limits = Limits(page_rows_max=10, page_bytes_max=1000)
     async with calling(limits=limits) as caller:
-        await put(caller, *((b"%03d" % n, b"x" * 90) for n in range(50)))
-        keys = [b"%03d" % n for n in range(50)]
+        await put(caller, *((b"%03d" % n, b"x" * (20 if n < 30 else 290)) for n in range(50)))
+        keys, cost = [b"%03d" % n for n in range(50)], 30 * 23 + 20 * 293
         async with caller.stream(RANGE, query.RangeRequest(batch_size=1_000_000)) as frames:
             ranged = await frames.all(query.RangeFrame)
-            assert detail(frames.metadata[DETAIL_HEADER][0]) == (1, 50 * 93)
+            assert detail(frames.metadata[DETAIL_HEADER][0]) == (1, cost)
         many = query.GetManyRequest(keys=keys, batch_size=1_000_000)
         async with caller.stream(GET_MANY, many) as frames:
             looked_up = await frames.all(query.GetManyFrame)
-            assert detail(frames.metadata[DETAIL_HEADER][0]) == (1, 50 * 93)
+            assert detail(frames.metadata[DETAIL_HEADER][0]) == (1, cost)
     assert [row.key for frame in ranged for row in frame.results] == keys
     assert [row.key for frame in looked_up for row in frame.results] == keys
-    sizes = [len(frame.results) for frame in ranged] + [len(frame.results) for frame in looked_up]
-    assert max(sizes) <= 10
+    for frames_ in (ranged, looked_up):
+        assert max(len(frame.results) for frame in frames_) == 10
+        sizes = [sum(len(r.key) + len(r.value) for r in frame.results) for frame in frames_]
+        assert 293 < max(sizes) <= 1000
+    assert (Limits().page_rows_max, Limits().page_bytes_max) == (4096, 4 << 20)
 
 
 async def test_a_single_value_is_never_too_large_for_a_frame() -> None:
