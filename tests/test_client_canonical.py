@@ -18,10 +18,12 @@ from exo_stream.errors import (
     InvalidStateError,
     KeyTooLargeError,
     LimitExceededError,
+    OutcomeUnknownError,
     PausedError,
     RemoteProtocolError,
     SnapshotExpiredError,
     TransactionConflictError,
+    UnavailableError,
     ValueTooLargeError,
 )
 from exo_stream.limits import MIB, Limits
@@ -69,6 +71,36 @@ async def test_a_commit_whose_answer_is_lost_takes_effect_once(
             assert told == [CommitInfo(1, 1, 1, 2, 1, 0, 2)]
         assert await state(platform.canonical) == {b"count": b"2"}
         assert await all_events(platform.canonical) == [(0, b"counted"), (1, b"counted")]
+
+
+async def test_who_gives_up_on_a_lost_answer_is_told_that_the_outcome_is_unknown(
+    autojump_clock: MockClock,
+) -> None:
+    """And who was never heard, that nothing happened."""
+    hop = GatedHop()
+    async with in_memory()(hop=hop) as platform, networked(platform) as network:
+        async with connected_over(network, attempts_max=1) as client:
+            told: list[type[ExoStreamError]] = []
+
+            async def commit(event: bytes) -> None:
+                batch = client.canonical.batch()
+                batch.append_event(event)
+                try:
+                    await batch.commit()
+                except ExoStreamError as error:
+                    told.append(type(error))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(commit, b"heard")
+                await hop.arrived.wait()
+                network.is_down = True
+                await network.cut()
+            await commit(b"never heard")
+            assert told == [OutcomeUnknownError, UnavailableError]
+            hop.gate.set()
+            network.is_down = False
+            await commit(b"later")
+        assert [event for _, event in await all_events(platform.canonical)] == [b"heard", b"later"]
 
 
 async def test_a_commit_sent_again_is_told_what_became_of_it_though_writes_are_paused(
