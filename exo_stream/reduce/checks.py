@@ -4,37 +4,8 @@ from __future__ import annotations
 
 from typing import Final, assert_never, cast
 
-from exo_stream.reduce.constraints import (
-    BoolEq,
-    Check,
-    Constraint,
-    Decimal128Range,
-    Decimal256Range,
-    Filter,
-    FixedSizeBinaryEq,
-    FixedSizeBinaryIn,
-    FloatBound,
-    FloatRange,
-    IntIn,
-    IntRange,
-    IsNotNull,
-    IsNull,
-    StringEq,
-    StringIn,
-    Uint64In,
-    Uint64Range,
-)
-from exo_stream.reduce.expressions import (
-    Arithmetic,
-    DateTruncDay,
-    Expression,
-    Field,
-    KeyField,
-    Lower,
-    Operator,
-    ValueField,
-    ZOrderKeyField,
-)
+from exo_stream.reduce import constraints as c
+from exo_stream.reduce import expressions as e
 from exo_stream.reduce.kinds import AVERAGED, SUMMED, kind_of, width_of
 from exo_stream.reduce.request import GroupOrder, ReduceOp, Reducer, ReduceRequest
 from exo_stream.reduce.scalar import (
@@ -77,8 +48,8 @@ def check_request(request: ReduceRequest) -> None:
     _check_limit(request)
 
 
-def _check_filter(predicate: Filter) -> None:
-    _check_is(predicate, Filter, "filter")
+def _check_filter(predicate: c.Filter) -> None:
+    _check_is(predicate, c.Filter, "filter")
     _check_several(predicate.checks, CHECKS_MAX, "filter.checks")
     for index, check in enumerate(predicate.checks):
         _check_check(check, f"filter.checks[{index}]")
@@ -129,7 +100,7 @@ def _check_reducer(reducer: Reducer, field: str) -> None:
         raise InvalidReduceError(field, f"{op.name.lower()} cannot add up {kind.name.lower()}")
 
 
-def _check_expression(expression: Expression, field: str) -> None:
+def _check_expression(expression: e.Expression, field: str) -> None:
     nodes = [expression]
     for seen, node in enumerate(nodes):  # it grows while it is read
         if seen >= EXPRESSION_NODES_MAX:
@@ -137,34 +108,34 @@ def _check_expression(expression: Expression, field: str) -> None:
                 field, f"an expression has at most {EXPRESSION_NODES_MAX} parts"
             )
         match node:
-            case KeyField() | ZOrderKeyField() | ValueField():
+            case e.KeyField() | e.ZOrderKeyField() | e.ValueField():
                 _check_field(node, field)
             case Scalar():
                 check_scalar(node, field)
-            case Arithmetic(operator=operator, left=left, right=right):
-                _check_is(operator, Operator, field)
+            case e.Arithmetic(operator=operator, left=left, right=right):
+                _check_is(operator, e.Operator, field)
                 nodes += (left, right)
-            case Lower(operand=operand) | DateTruncDay(operand=operand):
+            case e.Lower(operand=operand) | e.DateTruncDay(operand=operand):
                 nodes.append(operand)
             case _:
                 raise InvalidReduceError(field, f"{shown(node)} is no expression")
 
 
-def _check_field(field: Field, path: str) -> None:
+def _check_field(field: e.Field, path: str) -> None:
     _check_binary_len(field.kind, field.fixed_size_binary_len, path)
     match field:
-        case KeyField(bit_offset=bit_offset):
+        case e.KeyField(bit_offset=bit_offset):
             _check_number(bit_offset, UINT16_MAX, f"{path}.bit_offset")
-        case ZOrderKeyField(bit_offset=bit_offset):
+        case e.ZOrderKeyField(bit_offset=bit_offset):
             _check_number(bit_offset, UINT16_MAX, f"{path}.bit_offset")
             _check_z_order(field, path)
-        case ValueField(index=index):
+        case e.ValueField(index=index):
             _check_number(index, UINT16_MAX, f"{path}.index")
         case _:
             assert_never(field)
 
 
-def _check_z_order(field: ZOrderKeyField, path: str) -> None:
+def _check_z_order(field: e.ZOrderKeyField, path: str) -> None:
     _check_several(field.field_widths, UINT8_MAX, f"{path}.field_widths")
     for width in field.field_widths:
         _check_number(width, UINT8_MAX, f"{path}.field_widths")
@@ -187,31 +158,31 @@ def _check_binary_len(kind: Kind, length: int | None, path: str) -> None:
         _check_number(length, FIXED_SIZE_BINARY_BYTES_MAX, f"{path}.fixed_size_binary_len")
 
 
-def _check_check(check: Check, path: str) -> None:
-    _check_is(check, Check, path)
-    if not isinstance(check.field, KeyField | ZOrderKeyField | ValueField):
+def _check_check(check: c.Check, path: str) -> None:
+    _check_is(check, c.Check, path)
+    if not isinstance(check.field, e.KeyField | e.ZOrderKeyField | e.ValueField):
         raise InvalidReduceError(f"{path}.field", f"{shown(check.field)} is no field")
     _check_field(check.field, f"{path}.field")
     for scalar in _operands(check.constraint, f"{path}.constraint"):
         check_scalar(scalar, f"{path}.constraint")
 
 
-def _operands(constraint: Constraint, path: str) -> list[Scalar]:
+def _operands(constraint: c.Constraint, path: str) -> list[Scalar]:
     """What a constraint compares with, each as a scalar of the type it must have."""
     values: tuple[object, ...]
     match constraint:
-        case StringEq() | BoolEq() | FixedSizeBinaryEq():
+        case c.StringEq() | c.BoolEq() | c.FixedSizeBinaryEq():
             values = (constraint.value,)
-        case IntRange() | Uint64Range() | Decimal128Range() | Decimal256Range():
+        case c.IntRange() | c.Uint64Range() | c.Decimal128Range() | c.Decimal256Range():
             values = (constraint.minimum, constraint.maximum)
-        case FloatRange():
+        case c.FloatRange():
             ends = [end for end in (constraint.minimum, constraint.maximum) if end is not None]
             for end in ends:
-                _check_is(end, FloatBound, path)
+                _check_is(end, c.FloatBound, path)
             values = tuple(end.value for end in ends)
-        case IsNull() | IsNotNull():
+        case c.IsNull() | c.IsNotNull():
             values = ()
-        case StringIn() | IntIn() | Uint64In() | FixedSizeBinaryIn():
+        case c.StringIn() | c.IntIn() | c.Uint64In() | c.FixedSizeBinaryIn():
             _check_several(constraint.values, VALUES_MAX, path)
             values = constraint.values
         case _:
@@ -226,22 +197,22 @@ def _operands(constraint: Constraint, path: str) -> list[Scalar]:
     ]
 
 
-_RANGES: Final = (IntRange, Uint64Range, FloatRange, Decimal128Range, Decimal256Range)
+_RANGES: Final = (c.IntRange, c.Uint64Range, c.FloatRange, c.Decimal128Range, c.Decimal256Range)
 """What may leave a bound open."""
 
 COMPARED: Final[dict[type, Kind]] = {
-    StringEq: Kind.UTF8,
-    BoolEq: Kind.BOOLEAN,
-    FixedSizeBinaryEq: Kind.FIXED_SIZE_BINARY,
-    FloatRange: Kind.FLOAT64,
-    IntRange: Kind.INT64,
-    Uint64Range: Kind.UINT64,
-    Decimal128Range: Kind.DECIMAL128,
-    Decimal256Range: Kind.DECIMAL256,
-    StringIn: Kind.UTF8,
-    IntIn: Kind.INT64,
-    Uint64In: Kind.UINT64,
-    FixedSizeBinaryIn: Kind.FIXED_SIZE_BINARY,
+    c.StringEq: Kind.UTF8,
+    c.BoolEq: Kind.BOOLEAN,
+    c.FixedSizeBinaryEq: Kind.FIXED_SIZE_BINARY,
+    c.FloatRange: Kind.FLOAT64,
+    c.IntRange: Kind.INT64,
+    c.Uint64Range: Kind.UINT64,
+    c.Decimal128Range: Kind.DECIMAL128,
+    c.Decimal256Range: Kind.DECIMAL256,
+    c.StringIn: Kind.UTF8,
+    c.IntIn: Kind.INT64,
+    c.Uint64In: Kind.UINT64,
+    c.FixedSizeBinaryIn: Kind.FIXED_SIZE_BINARY,
 }
 """The kind that a constraint's own values have."""
 

@@ -21,38 +21,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Final, TypeVar, cast
 
+from exo_stream.reduce import constraints as c
+from exo_stream.reduce import expressions as e
 from exo_stream.reduce.checks import COMPARED, EXPRESSION_NODES_MAX
-from exo_stream.reduce.constraints import (
-    BoolEq,
-    Check,
-    Constraint,
-    Decimal128Range,
-    Decimal256Range,
-    Filter,
-    FixedSizeBinaryEq,
-    FixedSizeBinaryIn,
-    FloatBound,
-    FloatRange,
-    IntIn,
-    IntRange,
-    IsNotNull,
-    IsNull,
-    StringEq,
-    StringIn,
-    Uint64In,
-    Uint64Range,
-)
-from exo_stream.reduce.expressions import (
-    Arithmetic,
-    DateTruncDay,
-    Expression,
-    Field,
-    KeyField,
-    Lower,
-    Operator,
-    ValueField,
-    ZOrderKeyField,
-)
 from exo_stream.reduce.request import GroupOrder, ReduceOp, Reducer, ReduceRequest
 from exo_stream.reduce.scalar import InvalidReduceError, Kind, Scalar, shown
 
@@ -60,29 +31,29 @@ T = TypeVar("T")
 
 Json = Mapping[str, object]
 
-_FIELDS: Final[dict[str, type[Field]]] = {
-    "key": KeyField,
-    "z_order_key": ZOrderKeyField,
-    "value": ValueField,
+_FIELDS: Final[dict[str, type[e.Field]]] = {
+    "key": e.KeyField,
+    "z_order_key": e.ZOrderKeyField,
+    "value": e.ValueField,
 }
-_CONSTRAINTS: Final[dict[str, type[Constraint]]] = {
-    "string_eq": StringEq,
-    "bool_eq": BoolEq,
-    "fixed_size_binary_eq": FixedSizeBinaryEq,
-    "int_range": IntRange,
-    "uint64_range": Uint64Range,
-    "float_range": FloatRange,
-    "decimal128_range": Decimal128Range,
-    "is_null": IsNull,
-    "is_not_null": IsNotNull,
-    "string_in": StringIn,
-    "int_in": IntIn,
-    "uint64_in": Uint64In,
-    "fixed_size_binary_in": FixedSizeBinaryIn,
-    "decimal256_range": Decimal256Range,
+_CONSTRAINTS: Final[dict[str, type[c.Constraint]]] = {
+    "string_eq": c.StringEq,
+    "bool_eq": c.BoolEq,
+    "fixed_size_binary_eq": c.FixedSizeBinaryEq,
+    "int_range": c.IntRange,
+    "uint64_range": c.Uint64Range,
+    "float_range": c.FloatRange,
+    "decimal128_range": c.Decimal128Range,
+    "is_null": c.IsNull,
+    "is_not_null": c.IsNotNull,
+    "string_in": c.StringIn,
+    "int_in": c.IntIn,
+    "uint64_in": c.Uint64In,
+    "fixed_size_binary_in": c.FixedSizeBinaryIn,
+    "decimal256_range": c.Decimal256Range,
 }
 _NAMES: Final = {kind: name for name, kind in (*_FIELDS.items(), *_CONSTRAINTS.items())}
-_OPERATORS: Final = {operator.value: operator for operator in Operator}
+_OPERATORS: Final = {operator.value: operator for operator in e.Operator}
 _KINDS: Final = {kind.name.lower(): kind for kind in Kind}
 _OPS: Final = {op.name.lower(): op for op in ReduceOp}
 
@@ -151,7 +122,7 @@ def _plain(value: object) -> object:
             return str(value)
         case tuple():
             return [_plain(item) for item in value]
-        case FloatBound():
+        case c.FloatBound():
             return _given(value)
         case _:
             return value
@@ -164,18 +135,18 @@ def _reducer_object(reducer: Reducer) -> dict[str, object]:
     return written
 
 
-def _check_object(check: Check) -> dict[str, object]:
+def _check_object(check: c.Check) -> dict[str, object]:
     constraint = {_NAMES[type(check.constraint)]: _given(check.constraint)}
     return {"field": _expression_object(check.field), "constraint": constraint}
 
 
-def _expression_object(expression: Expression) -> dict[str, object]:
+def _expression_object(expression: e.Expression) -> dict[str, object]:
     match expression:
-        case Arithmetic(operator=operator, left=left, right=right):
+        case e.Arithmetic(operator=operator, left=left, right=right):
             return {operator.value: [_expression_object(left), _expression_object(right)]}
-        case Lower(operand=operand):
+        case e.Lower(operand=operand):
             return {"lower": _expression_object(operand)}
-        case DateTruncDay(operand=operand):
+        case e.DateTruncDay(operand=operand):
             return {"date_trunc_day": _expression_object(operand)}
         case Scalar():
             return {"literal": _given(expression)}
@@ -204,31 +175,31 @@ def _order(read: object, path: str) -> GroupOrder:
     return GroupOrder(group, result, descending)
 
 
-def _filter(read: object) -> Filter:
-    found = _object(read, "filter", Filter)
+def _filter(read: object) -> c.Filter:
+    found = _object(read, "filter", c.Filter)
     contradiction = _flag(found.get("contradiction", False), "filter.contradiction")
     checks = _list(found.get("checks", []), "filter.checks")
-    return Filter(
+    return c.Filter(
         tuple([_check(item, f"filter.checks[{at}]") for at, item in enumerate(checks)]),
         contradiction,
     )
 
 
-def _check(read: object, path: str) -> Check:
-    found = _object(read, path, Check, required=("field", "constraint"))
+def _check(read: object, path: str) -> c.Check:
+    found = _object(read, path, c.Check, required=("field", "constraint"))
     field = _expression(found["field"], f"{path}.field")
     # Any other expression is refused by check_request.
-    return Check(cast("Field", field), _constraint(found["constraint"], f"{path}.constraint"))
+    return c.Check(cast("e.Field", field), _constraint(found["constraint"], f"{path}.constraint"))
 
 
-def _constraint(read: object, path: str) -> Constraint:
+def _constraint(read: object, path: str) -> c.Constraint:
     name, body = _named(read, path)
     class_ = _one_of(_CONSTRAINTS, name, path)
     found = _object(body, f"{path}.{name}", class_, required=_required(class_))
     kind = COMPARED.get(class_, Kind.INT64)
     values = {
         field: _float_bound(value, path)
-        if class_ is FloatRange
+        if class_ is c.FloatRange
         else tuple(_scalar_value(kind, item, path) for item in _list(value, path))
         if field == "values"
         else _scalar_value(kind, value, path)
@@ -236,17 +207,17 @@ def _constraint(read: object, path: str) -> Constraint:
         if value is not None
     }
     # The names are those of its fields: _object has seen to it.
-    return cast("Callable[..., Constraint]", class_)(**values)
+    return cast("Callable[..., c.Constraint]", class_)(**values)
 
 
-def _float_bound(read: object, path: str) -> FloatBound:
-    found = _object(read, path, FloatBound, required=("value",))
+def _float_bound(read: object, path: str) -> c.FloatBound:
+    found = _object(read, path, c.FloatBound, required=("value",))
     # Or what JSON had in its place, which check_request refuses.
     value = cast("float", _scalar_value(Kind.FLOAT64, found["value"], path))
-    return FloatBound(value, _flag(found.get("inclusive", True), f"{path}.inclusive"))
+    return c.FloatBound(value, _flag(found.get("inclusive", True), f"{path}.inclusive"))
 
 
-def _expression(read: object, path: str, nodes: int = EXPRESSION_NODES_MAX) -> Expression:
+def _expression(read: object, path: str, nodes: int = EXPRESSION_NODES_MAX) -> e.Expression:
     name, body = _named(read, path)
     path = f"{path}.{name}"
     if not nodes:
@@ -256,11 +227,11 @@ def _expression(read: object, path: str, nodes: int = EXPRESSION_NODES_MAX) -> E
         if len(operands) != 2:
             raise InvalidReduceError(path, "it has two operands")
         left, right = (_expression(operand, path, nodes - 1) for operand in operands)
-        return Arithmetic(_OPERATORS[name], left, right)
+        return e.Arithmetic(_OPERATORS[name], left, right)
     if name == "lower":
-        return Lower(_expression(body, path, nodes - 1))
+        return e.Lower(_expression(body, path, nodes - 1))
     if name == "date_trunc_day":
-        return DateTruncDay(_expression(body, path, nodes - 1))
+        return e.DateTruncDay(_expression(body, path, nodes - 1))
     if name == "literal":
         found = _object(body, path, Scalar, required=("kind", "value"))
         kind = _one_of(_KINDS, found["kind"], f"{path}.kind")
@@ -268,7 +239,7 @@ def _expression(read: object, path: str, nodes: int = EXPRESSION_NODES_MAX) -> E
     return _field(_one_of(_FIELDS, name, path), body, path)
 
 
-def _field(class_: type[Field], body: object, path: str) -> Field:
+def _field(class_: type[e.Field], body: object, path: str) -> e.Field:
     found = dict(_object(body, path, class_, required=_required(class_)))
     found["kind"] = _one_of(_KINDS, found["kind"], f"{path}.kind")
     if "field_widths" in found:
@@ -294,7 +265,7 @@ def _scalar_value(kind: Kind, value: object, path: str) -> int | float | str | b
     return cast("int | float | str", value)
 
 
-def _required(class_: type[Field | Constraint]) -> tuple[str, ...]:
+def _required(class_: type[e.Field | c.Constraint]) -> tuple[str, ...]:
     """The fields without which it cannot be made."""
     optional = {"nullable", "fixed_size_binary_len", "minimum", "maximum"}
     return tuple(field.name for field in fields(class_) if field.name not in optional)

@@ -8,17 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, assert_never
 
-from exo_stream.reduce.expressions import (
-    Arithmetic,
-    DateTruncDay,
-    Expression,
-    Field,
-    KeyField,
-    Lower,
-    Operator,
-    ValueField,
-    ZOrderKeyField,
-)
+from exo_stream.reduce import expressions as e
 from exo_stream.reduce.key_values import bit_places, bits_between, decode_ordered
 from exo_stream.reduce.kinds import kind_of, width_of
 from exo_stream.reduce.scalar import Kind, Scalar, integer_bounds
@@ -37,48 +27,48 @@ class RowError(Exception):
     """The row cannot be evaluated: it is skipped."""
 
 
-def needs_value(expression: Expression) -> bool:
+def needs_value(expression: e.Expression) -> bool:
     """Whether a row's value must be decoded for it."""
     match expression:
-        case ValueField():
+        case e.ValueField():
             return True
-        case Arithmetic(left=left, right=right):
+        case e.Arithmetic(left=left, right=right):
             return needs_value(left) or needs_value(right)
-        case Lower(operand=operand) | DateTruncDay(operand=operand):
+        case e.Lower(operand=operand) | e.DateTruncDay(operand=operand):
             return needs_value(operand)
         case _:
             return False
 
 
-def evaluator(expression: Expression) -> Evaluate:
+def evaluator(expression: e.Expression) -> Evaluate:
     """The function that evaluates it; it raises RowError for a row that is to be skipped."""
     match expression:
         case Scalar(value=value):
             return lambda _key, _cells: value
-        case KeyField() | ZOrderKeyField() | ValueField():
+        case e.KeyField() | e.ZOrderKeyField() | e.ValueField():
             return _field(expression)
-        case Arithmetic():
+        case e.Arithmetic():
             return _arithmetic(expression)
-        case Lower(operand=operand):
+        case e.Lower(operand=operand):
             return _lower(operand)
-        case DateTruncDay(operand=operand):
+        case e.DateTruncDay(operand=operand):
             return _date_trunc_day(operand)
         case _:
             assert_never(expression)
 
 
-def _field(field: Field) -> Evaluate:
+def _field(field: e.Field) -> Evaluate:
     match field:
-        case KeyField():
+        case e.KeyField():
             return _key_field(field)
-        case ZOrderKeyField():
+        case e.ZOrderKeyField():
             return _z_order_field(field)
-        case ValueField():
+        case e.ValueField():
             return _value_field(field)
     assert_never(field)
 
 
-def _key_field(field: KeyField) -> Evaluate:
+def _key_field(field: e.KeyField) -> Evaluate:
     kind, start = field.kind, field.bit_offset
     width = width_of(kind, field.fixed_size_binary_len)
 
@@ -91,7 +81,7 @@ def _key_field(field: KeyField) -> Evaluate:
     return evaluate
 
 
-def _z_order_field(field: ZOrderKeyField) -> Evaluate:
+def _z_order_field(field: e.ZOrderKeyField) -> Evaluate:
     kind, start, widths = field.kind, field.bit_offset, field.field_widths
     width, count = widths[field.field_position], 8 * sum(widths)
     shifts = [count - 1 - place for place in bit_places(widths, field.field_position)]
@@ -131,7 +121,7 @@ CELLS: Final[dict[Kind, tuple[CellTag, ...]]] = {
 """Which cells a field of each kind can be read from."""
 
 
-def _value_field(field: ValueField) -> Evaluate:
+def _value_field(field: e.ValueField) -> Evaluate:
     index, nullable, tags = field.index, field.nullable, CELLS[field.kind]
     convert = _cell_conversion(field)
 
@@ -151,7 +141,7 @@ def _value_field(field: ValueField) -> Evaluate:
     return evaluate
 
 
-def _cell_conversion(field: ValueField) -> Callable[[Any], Value] | None:
+def _cell_conversion(field: e.ValueField) -> Callable[[Any], Value] | None:
     """What turns a cell's value into the field's, if it is not that already."""
     match field.kind:
         case Kind.FLOAT64:
@@ -183,15 +173,15 @@ def _exactly(data: bytes, length: int) -> bytes:
 
 _Operation = Callable[[Any, Any], Any]
 
-_OPERATIONS: Final[dict[Operator, _Operation]] = {
-    Operator.ADD: lambda left, right: left + right,
-    Operator.SUB: lambda left, right: left - right,
-    Operator.MUL: lambda left, right: left * right,
-    Operator.DIV: lambda left, right: left / right,
+_OPERATIONS: Final[dict[e.Operator, _Operation]] = {
+    e.Operator.ADD: lambda left, right: left + right,
+    e.Operator.SUB: lambda left, right: left - right,
+    e.Operator.MUL: lambda left, right: left * right,
+    e.Operator.DIV: lambda left, right: left / right,
 }
 
 
-def _arithmetic(expression: Arithmetic) -> Evaluate:
+def _arithmetic(expression: e.Arithmetic) -> Evaluate:
     left, right = evaluator(expression.left), evaluator(expression.right)
     operation = _OPERATIONS[expression.operator]
     kind = kind_of(expression)
@@ -204,7 +194,7 @@ def _arithmetic(expression: Arithmetic) -> Evaluate:
         if kind is None:
             raise RowError
         if kind is Kind.FLOAT64:
-            if operation is _OPERATIONS[Operator.DIV] and other == 0:
+            if operation is _OPERATIONS[e.Operator.DIV] and other == 0:
                 raise RowError
             result: float = operation(float(one), float(other))
             return result
@@ -216,7 +206,7 @@ def _arithmetic(expression: Arithmetic) -> Evaluate:
     return evaluate
 
 
-def _lower(operand: Expression) -> Evaluate:
+def _lower(operand: e.Expression) -> Evaluate:
     inner = evaluator(operand)
 
     def evaluate(key: bytes, cells: StoredRow) -> Value:
@@ -230,7 +220,7 @@ def _lower(operand: Expression) -> Evaluate:
     return evaluate
 
 
-def _date_trunc_day(operand: Expression) -> Evaluate:
+def _date_trunc_day(operand: e.Expression) -> Evaluate:
     inner = evaluator(operand)
     kind = kind_of(operand)
     day = None if kind is None else DAY_UNITS.get(kind)

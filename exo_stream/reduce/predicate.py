@@ -5,25 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, assert_never
 
+from exo_stream.reduce import constraints as c
 from exo_stream.reduce.checks import COMPARED
-from exo_stream.reduce.constraints import (
-    BoolEq,
-    Check,
-    Decimal128Range,
-    Decimal256Range,
-    Filter,
-    FixedSizeBinaryEq,
-    FixedSizeBinaryIn,
-    FloatRange,
-    IntIn,
-    IntRange,
-    IsNotNull,
-    IsNull,
-    StringEq,
-    StringIn,
-    Uint64In,
-    Uint64Range,
-)
 from exo_stream.reduce.evaluation import RowError, evaluator
 from exo_stream.reduce.scalar import Kind
 from exo_stream.reduce.stored_row import StoredRow
@@ -32,18 +15,18 @@ Passes = Callable[[bytes, StoredRow], bool]
 """From a key and the cells of its value."""
 
 Compared = (
-    StringEq
-    | BoolEq
-    | FixedSizeBinaryEq
-    | IntRange
-    | Uint64Range
-    | FloatRange
-    | Decimal128Range
-    | Decimal256Range
-    | StringIn
-    | IntIn
-    | Uint64In
-    | FixedSizeBinaryIn
+    c.StringEq
+    | c.BoolEq
+    | c.FixedSizeBinaryEq
+    | c.IntRange
+    | c.Uint64Range
+    | c.FloatRange
+    | c.Decimal128Range
+    | c.Decimal256Range
+    | c.StringIn
+    | c.IntIn
+    | c.Uint64In
+    | c.FixedSizeBinaryIn
 )
 """The constraints that compare a value with their own."""
 
@@ -51,7 +34,7 @@ INTEGERS: Final = frozenset({Kind.INT64, Kind.DATE32, Kind.DATE64, Kind.TIMESTAM
 """The kinds that a constraint on integers is about."""
 
 
-def predicate(filter_: Filter) -> Passes:
+def predicate(filter_: c.Filter) -> Passes:
     """The function that tells whether a row passes; a row that cannot be read does not."""
     if filter_.contradiction:
         return lambda _key, _cells: False
@@ -72,12 +55,12 @@ def is_about(constraint: Compared, kind: Kind) -> bool:
     return kind in INTEGERS if compared is Kind.INT64 else kind is compared
 
 
-def test(check: Check) -> Callable[[Any], bool]:
+def test(check: c.Check) -> Callable[[Any], bool]:
     """The function that tells whether a value of the field satisfies the constraint."""
     constraint = check.constraint
-    if isinstance(constraint, IsNull):
+    if isinstance(constraint, c.IsNull):
         return lambda value: value is None
-    if isinstance(constraint, IsNotNull):
+    if isinstance(constraint, c.IsNotNull):
         return lambda value: value is not None
     if not is_about(constraint, check.field.kind):
         return lambda _value: False
@@ -86,21 +69,21 @@ def test(check: Check) -> Callable[[Any], bool]:
 
 def _comparison(constraint: Compared) -> Callable[[Any], bool]:
     match constraint:
-        case StringEq() | BoolEq() | FixedSizeBinaryEq():
+        case c.StringEq() | c.BoolEq() | c.FixedSizeBinaryEq():
             wanted = constraint.value
             return lambda value: value == wanted
-        case FloatRange():
+        case c.FloatRange():
             return _float_range(constraint)
-        case StringIn() | IntIn() | Uint64In() | FixedSizeBinaryIn():
+        case c.StringIn() | c.IntIn() | c.Uint64In() | c.FixedSizeBinaryIn():
             several = frozenset[Any](constraint.values)
             return lambda value: value in several
-        case IntRange() | Uint64Range() | Decimal128Range() | Decimal256Range():
+        case c.IntRange() | c.Uint64Range() | c.Decimal128Range() | c.Decimal256Range():
             return _range(constraint)
     assert_never(constraint)
 
 
 def _range(
-    constraint: IntRange | Uint64Range | Decimal128Range | Decimal256Range,
+    constraint: c.IntRange | c.Uint64Range | c.Decimal128Range | c.Decimal256Range,
 ) -> Callable[[Any], bool]:
     low, high = constraint.minimum, constraint.maximum
     return lambda value: (
@@ -108,7 +91,7 @@ def _range(
     )
 
 
-def _float_range(constraint: FloatRange) -> Callable[[Any], bool]:
+def _float_range(constraint: c.FloatRange) -> Callable[[Any], bool]:
     low, high = constraint.minimum, constraint.maximum
 
     def holds(value: float | None) -> bool:

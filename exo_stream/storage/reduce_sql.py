@@ -13,35 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, assert_never
 
+from exo_stream.reduce import constraints as c
+from exo_stream.reduce import expressions as e
 from exo_stream.reduce.accumulators import from_total_order
-from exo_stream.reduce.constraints import (
-    BoolEq,
-    Check,
-    Decimal128Range,
-    Decimal256Range,
-    FixedSizeBinaryEq,
-    FixedSizeBinaryIn,
-    FloatRange,
-    IntIn,
-    IntRange,
-    IsNotNull,
-    IsNull,
-    StringEq,
-    StringIn,
-    Uint64In,
-    Uint64Range,
-)
 from exo_stream.reduce.evaluation import CELLS, DAY_UNITS, Value
-from exo_stream.reduce.expressions import (
-    Arithmetic,
-    DateTruncDay,
-    Expression,
-    KeyField,
-    Lower,
-    Operator,
-    ValueField,
-    ZOrderKeyField,
-)
 from exo_stream.reduce.kinds import kind_of, width_of
 from exo_stream.reduce.predicate import Compared, is_about
 from exo_stream.reduce.reduction import Part, Reduction
@@ -61,7 +36,12 @@ _TYPES: Final = {
     Kind.DATE64: "BIGINT",
     Kind.TIMESTAMP: "BIGINT",
 }
-_OPERATORS: Final = {Operator.ADD: "+", Operator.SUB: "-", Operator.MUL: "*", Operator.DIV: "/"}
+_OPERATORS: Final = {
+    e.Operator.ADD: "+",
+    e.Operator.SUB: "-",
+    e.Operator.MUL: "*",
+    e.Operator.DIV: "/",
+}
 _SIGN: Final = {4: "(-2147483648)::INTEGER", 8: "(-9223372036854775808)::BIGINT"}
 _DECIMALS: Final = (Kind.DECIMAL128, Kind.DECIMAL256)
 
@@ -75,30 +55,30 @@ def is_pushable(request: ReduceRequest) -> bool:
     return len(parts) <= STEPS_MAX and all(map(_is_readable, parts))
 
 
-def _parts(expression: Expression) -> list[Expression]:
+def _parts(expression: e.Expression) -> list[e.Expression]:
     parts = [expression]
     for part in parts:  # it grows while it is read
         match part:
-            case Arithmetic(left=left, right=right):
+            case e.Arithmetic(left=left, right=right):
                 parts += (left, right)
-            case Lower(operand=operand) | DateTruncDay(operand=operand):
+            case e.Lower(operand=operand) | e.DateTruncDay(operand=operand):
                 parts.append(operand)
             case _:
                 pass
     return parts
 
 
-def _is_readable(part: Expression) -> bool:
+def _is_readable(part: e.Expression) -> bool:
     match part:
-        case KeyField(kind=kind, bit_offset=offset):
+        case e.KeyField(kind=kind, bit_offset=offset):
             return kind not in (Kind.UTF8, *_DECIMALS) and offset % 8 == 0
-        case ValueField(kind=kind):
+        case e.ValueField(kind=kind):
             return kind not in _DECIMALS
         case Scalar(kind=kind):
             return kind not in _DECIMALS
-        case ZOrderKeyField() | Lower():
+        case e.ZOrderKeyField() | e.Lower():
             return False
-        case Arithmetic() | DateTruncDay():
+        case e.Arithmetic() | e.DateTruncDay():
             return kind_of(part) is not None
 
 
@@ -118,7 +98,7 @@ class ReduceQuery:
         self._places = None if layout is None else LayoutReader(layout, self._columns)
         self._conditions: list[str] = []
         self._needs: list[str] = []
-        self._known: dict[Expression, _Column] = {}
+        self._known: dict[e.Expression, _Column] = {}
         checks = request.filter.checks if request.filter is not None else ()
         for check in checks:
             self._require(*self._check(check))
@@ -178,7 +158,7 @@ class ReduceQuery:
         self._conditions.append(condition)
         self._needs += needs
 
-    def _grouped(self, expression: Expression) -> _Column:
+    def _grouped(self, expression: e.Expression) -> _Column:
         column = self._value(expression)
         if column.kind is not Kind.FLOAT64:
             return column
@@ -207,33 +187,33 @@ class ReduceQuery:
             case _:
                 assert_never(reducer.op)
 
-    def _value(self, expression: Expression) -> _Column:
+    def _value(self, expression: e.Expression) -> _Column:
         """The value of an expression, each computed once; row errors become conditions."""
         known = self._known.get(expression)
         if known is None:
             known = self._known[expression] = self._computed(expression)
         return known
 
-    def _computed(self, expression: Expression) -> _Column:
+    def _computed(self, expression: e.Expression) -> _Column:
         kind = kind_of(expression)
         assert kind is not None, expression
         match expression:
             case Scalar():
                 return _Column(self._columns.add(_literal(expression)), kind)
-            case KeyField():
+            case e.KeyField():
                 return _Column(self._key_field(expression), kind)
-            case ValueField():
+            case e.ValueField():
                 return _Column(self._value_field(expression), kind)
-            case Arithmetic():
+            case e.Arithmetic():
                 return _Column(self._arithmetic(expression, kind), kind)
-            case DateTruncDay(operand=operand):
+            case e.DateTruncDay(operand=operand):
                 return _Column(self._date_trunc_day(operand, kind), kind)
-            case ZOrderKeyField() | Lower():
+            case e.ZOrderKeyField() | e.Lower():
                 raise AssertionError(expression)
             case _:
                 assert_never(expression)
 
-    def _key_field(self, field: KeyField) -> str:
+    def _key_field(self, field: e.KeyField) -> str:
         kind, first = field.kind, field.bit_offset // 8
         width = width_of(kind, field.fixed_size_binary_len)
         self._require(f"octet_length(key) >= {first + width}")
@@ -253,7 +233,7 @@ class ReduceQuery:
             case _:
                 return add(f"xor({number(body, _TYPES[kind])}, {_SIGN[width]})")
 
-    def _value_field(self, field: ValueField) -> str:
+    def _value_field(self, field: e.ValueField) -> str:
         assert self._places is not None, field
         places = self._places.places
         place = places[field.index] if field.index < len(places) else None
@@ -275,7 +255,7 @@ class ReduceQuery:
             self._require(f"{value} IS NOT NULL{allowed}", value, *_names(place, place.null))
         return value
 
-    def _cell(self, field: ValueField, tag: CellTag | None, body: str) -> str:
+    def _cell(self, field: e.ValueField, tag: CellTag | None, body: str) -> str:
         match field.kind:
             case Kind.UTF8:
                 return body
@@ -292,15 +272,15 @@ class ReduceQuery:
             case _:
                 return number(body, _TYPES[field.kind])
 
-    def _arithmetic(self, expression: Arithmetic, kind: Kind) -> str:
+    def _arithmetic(self, expression: e.Arithmetic, kind: Kind) -> str:
         left, right = self._value(expression.left).name, self._value(expression.right).name
         type_ = "DOUBLE" if kind is Kind.FLOAT64 else "HUGEINT"
         operation = f"{left}::{type_} {_OPERATORS[expression.operator]} {right}::{type_}"
-        if expression.operator is Operator.DIV:
+        if expression.operator is e.Operator.DIV:
             operation = f"CASE WHEN {right} <> 0 THEN {operation} END"
         return self._checked(operation, kind, left, right)
 
-    def _date_trunc_day(self, operand: Expression, kind: Kind) -> str:
+    def _date_trunc_day(self, operand: e.Expression, kind: Kind) -> str:
         value, day = self._value(operand).name, DAY_UNITS[kind]
         wide = f"{value}::HUGEINT"
         return self._checked(f"{wide} - (({wide} % {day}) + {day}) % {day}", kind, value)
@@ -312,11 +292,11 @@ class ReduceQuery:
         self._require(f"{result} IS NOT NULL OR {nulls}", result, *operands)
         return result
 
-    def _check(self, check: Check) -> tuple[str, str]:
+    def _check(self, check: c.Check) -> tuple[str, str]:
         column = self._value(check.field)
         name, constraint = column.name, check.constraint
-        if isinstance(constraint, IsNull | IsNotNull):
-            negated = "NOT " if isinstance(constraint, IsNotNull) else ""
+        if isinstance(constraint, c.IsNull | c.IsNotNull):
+            negated = "NOT " if isinstance(constraint, c.IsNotNull) else ""
             return f"{name} IS {negated}NULL", name
         if not is_about(constraint, column.kind):
             return "false", name
@@ -344,9 +324,9 @@ class _Part:
 
 def _condition(name: str, constraint: Compared) -> str:
     match constraint:
-        case StringEq() | BoolEq() | FixedSizeBinaryEq():
+        case c.StringEq() | c.BoolEq() | c.FixedSizeBinaryEq():
             return f"{name} = {_operand(constraint.value)}"
-        case FloatRange(minimum=low, maximum=high):
+        case c.FloatRange(minimum=low, maximum=high):
             bounds = [(low, ">"), (high, "<")]
             tests = [
                 f"{name} {sign}{'=' if end.inclusive else ''} {_operand(end.value)}"
@@ -354,10 +334,10 @@ def _condition(name: str, constraint: Compared) -> str:
                 for end, sign in bounds
                 if end is not None
             ]
-        case StringIn() | IntIn() | Uint64In() | FixedSizeBinaryIn():
+        case c.StringIn() | c.IntIn() | c.Uint64In() | c.FixedSizeBinaryIn():
             listed = ", ".join([_operand(value) for value in constraint.values])
             return f"{name} IN ({listed})" if listed else "false"
-        case IntRange() | Uint64Range() | Decimal128Range() | Decimal256Range():
+        case c.IntRange() | c.Uint64Range() | c.Decimal128Range() | c.Decimal256Range():
             ends = [(constraint.minimum, ">="), (constraint.maximum, "<=")]
             tests = [f"{name} {sign} {end}" for end, sign in ends if end is not None]
         case _:

@@ -7,37 +7,8 @@ from enum import IntEnum
 from typing import Any, Final, TypeVar, assert_never
 
 from exo_stream.protocol.connect.generated import query_pb2 as pb
-from exo_stream.reduce.constraints import (
-    BoolEq,
-    Check,
-    Constraint,
-    Decimal128Range,
-    Decimal256Range,
-    Filter,
-    FixedSizeBinaryEq,
-    FixedSizeBinaryIn,
-    FloatBound,
-    FloatRange,
-    IntIn,
-    IntRange,
-    IsNotNull,
-    IsNull,
-    StringEq,
-    StringIn,
-    Uint64In,
-    Uint64Range,
-)
-from exo_stream.reduce.expressions import (
-    Arithmetic,
-    DateTruncDay,
-    Expression,
-    Field,
-    KeyField,
-    Lower,
-    Operator,
-    ValueField,
-    ZOrderKeyField,
-)
+from exo_stream.reduce import constraints as c
+from exo_stream.reduce import expressions as e
 from exo_stream.reduce.request import ReduceGroup, ReduceOp, Reducer, ReduceRequest, ReduceResult
 from exo_stream.reduce.scalar import InvalidReduceError, Kind, Scalar
 
@@ -57,19 +28,19 @@ _VALUE_FIELDS: Final = {
     Kind.DECIMAL256: "decimal256_value",
 }
 KIND_OF_FIELD: Final = {name: kind for kind, name in _VALUE_FIELDS.items()}
-_OPERATORS: Final = {operator.value: operator for operator in Operator}
-_EQUALS: Final[dict[str, Callable[[Any], Constraint]]] = {
-    "string_eq": StringEq,
-    "bool_eq": BoolEq,
-    "fixed_size_binary_eq": FixedSizeBinaryEq,
+_OPERATORS: Final = {operator.value: operator for operator in e.Operator}
+_EQUALS: Final[dict[str, Callable[[Any], c.Constraint]]] = {
+    "string_eq": c.StringEq,
+    "bool_eq": c.BoolEq,
+    "fixed_size_binary_eq": c.FixedSizeBinaryEq,
 }
-_MEMBERS: Final[dict[str, Callable[[Any], Constraint]]] = {
-    "string_in": StringIn,
-    "int_in": IntIn,
-    "uint64_in": Uint64In,
-    "fixed_size_binary_in": FixedSizeBinaryIn,
+_MEMBERS: Final[dict[str, Callable[[Any], c.Constraint]]] = {
+    "string_in": c.StringIn,
+    "int_in": c.IntIn,
+    "uint64_in": c.Uint64In,
+    "fixed_size_binary_in": c.FixedSizeBinaryIn,
 }
-_NULLS: Final[dict[str, Constraint]] = {"is_null": IsNull(), "is_not_null": IsNotNull()}
+_NULLS: Final[dict[str, c.Constraint]] = {"is_null": c.IsNull(), "is_not_null": c.IsNotNull()}
 _OPS: Final = frozenset(pb.RangeReduceOp.values())
 
 
@@ -96,39 +67,39 @@ def _reducer(spec: pb.RangeReducerSpec, field: str) -> Reducer:
     return Reducer(ReduceOp(spec.op), expr)
 
 
-def _expression(expr: pb.KvExpr, field: str) -> Expression:
+def _expression(expr: pb.KvExpr, field: str) -> e.Expression:
     name = expr.WhichOneof("expr")
     if name is None:
         raise InvalidReduceError(field, "an expression is needed")
     where, part = f"{field}.{name}", getattr(expr, name)
     if name in _OPERATORS:
         left = _expression(part.left, f"{where}.left")
-        return Arithmetic(_OPERATORS[name], left, _expression(part.right, f"{where}.right"))
+        return e.Arithmetic(_OPERATORS[name], left, _expression(part.right, f"{where}.right"))
     if name == "field":
         return _field(part, where)
     if name == "literal":
         return _scalar(part, where)
     operand = _expression(part, where)
-    return Lower(operand) if name == "lower" else DateTruncDay(operand)
+    return e.Lower(operand) if name == "lower" else e.DateTruncDay(operand)
 
 
-def _field(ref: pb.KvFieldRef, field: str) -> Field:
+def _field(ref: pb.KvFieldRef, field: str) -> e.Field:
     match ref.WhichOneof("field"):
         case "key":
             key = ref.key
             kind = _known(Kind, key.kind, f"{field}.key.kind")
-            return KeyField(key.bit_offset, kind, _length(kind, key.fixed_size_binary_len))
+            return e.KeyField(key.bit_offset, kind, _length(kind, key.fixed_size_binary_len))
         case "z_order_key":
             z = ref.z_order_key
             kind = _known(Kind, z.kind, f"{field}.z_order_key.kind")
             length = _length(kind, z.fixed_size_binary_len)
             widths = tuple(z.field_widths)
-            return ZOrderKeyField(z.bit_offset, z.field_position, widths, kind, length)
+            return e.ZOrderKeyField(z.bit_offset, z.field_position, widths, kind, length)
         case "value":
             cell = ref.value
             kind = _known(Kind, cell.kind, f"{field}.value.kind")
             length = _length(kind, cell.fixed_size_binary_len)
-            return ValueField(cell.index, kind, cell.nullable, length)
+            return e.ValueField(cell.index, kind, cell.nullable, length)
         case None:
             raise InvalidReduceError(field, "a field is needed: of the key or of the value")
         case unreachable:
@@ -171,16 +142,16 @@ def _decimal256(value: bytes, field: str) -> int:
     return int.from_bytes(value, "little", signed=True)
 
 
-def _filter(predicate: pb.KvPredicate) -> Filter:
-    checks: list[Check] = []
+def _filter(predicate: pb.KvPredicate) -> c.Filter:
+    checks: list[c.Check] = []
     for index, check in enumerate(predicate.checks):
         where = f"filter.checks[{index}]"
         of = _field(check.field, f"{where}.field")
-        checks.append(Check(of, _constraint(check.constraint, f"{where}.constraint")))
-    return Filter(tuple(checks), predicate.contradiction)
+        checks.append(c.Check(of, _constraint(check.constraint, f"{where}.constraint")))
+    return c.Filter(tuple(checks), predicate.contradiction)
 
 
-def _constraint(message: pb.KvPredicateConstraint, field: str) -> Constraint:
+def _constraint(message: pb.KvPredicateConstraint, field: str) -> c.Constraint:
     name = message.WhichOneof("constraint")
     if name is None:
         raise InvalidReduceError(field, "a constraint is needed")
@@ -194,24 +165,24 @@ def _constraint(message: pb.KvPredicateConstraint, field: str) -> Constraint:
     return _range(part, name, f"{field}.{name}")
 
 
-def _range(bounds: Any, name: str, field: str) -> Constraint:
+def _range(bounds: Any, name: str, field: str) -> c.Constraint:
     least = bounds.min if bounds.HasField("min") else None
     greatest = bounds.max if bounds.HasField("max") else None
     if name == "int_range":
-        return IntRange(least, greatest)
+        return c.IntRange(least, greatest)
     if name == "uint64_range":
-        return Uint64Range(least, greatest)
+        return c.Uint64Range(least, greatest)
     if name == "float_range":
-        return FloatRange(_float_bound(least), _float_bound(greatest))
+        return c.FloatRange(_float_bound(least), _float_bound(greatest))
     read = _decimal128 if name == "decimal128_range" else _decimal256
     low = None if least is None else read(least, f"{field}.min")
     high = None if greatest is None else read(greatest, f"{field}.max")
-    kind = Decimal128Range if name == "decimal128_range" else Decimal256Range
+    kind = c.Decimal128Range if name == "decimal128_range" else c.Decimal256Range
     return kind(low, high)
 
 
-def _float_bound(message: pb.KvPredicateConstraint.FloatBound | None) -> FloatBound | None:
-    return None if message is None else FloatBound(message.value, message.inclusive)
+def _float_bound(message: pb.KvPredicateConstraint.FloatBound | None) -> c.FloatBound | None:
+    return None if message is None else c.FloatBound(message.value, message.inclusive)
 
 
 def reduce_response(result: ReduceResult) -> pb.ReduceResponse:
