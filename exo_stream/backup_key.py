@@ -1,4 +1,4 @@
-"""Encryption of a backup: ChaCha20-Poly1305 in chunks, each file under a key of its own.
+"""The key of a backup, and what it encrypts: ChaCha20-Poly1305 in chunks, each file by itself.
 
 The chunks are numbered, and the last one is marked, so that none can be left out, moved or put in
 from another file. The scheme is STREAM (Hoang, Reyhanitabar, Rogaway, Vizár, 2015), as age has it.

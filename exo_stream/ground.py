@@ -13,6 +13,7 @@ import trio
 from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Mailbox
 from exo_stream.actors.orders import Decide, MoveFloor, Work
+from exo_stream.backups import Companion
 from exo_stream.decision import Answer, Decision
 from exo_stream.errors import (
     InvalidRequestError,
@@ -44,6 +45,8 @@ class Ground:
     keeping: Keeping
     pause: Pause = field(default_factory=Pause)
     """Of the writes of every face; whoever writes past ``decide`` enters it, and leaves it."""
+    companions: list[Companion] = field(default_factory=list)
+    """The projections that run: a backup takes them along."""
 
     async def decide(self, decide: Decision[T], *, size: int = 0, frees: bool = False) -> T:
         """Have the one writer decide, and return the decision's answer once it is durable.

@@ -15,6 +15,7 @@ from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Bell, Mailbox
 from exo_stream.actors.orders import Decide, Work
 from exo_stream.actors.reads import Reads
+from exo_stream.backing_up import BackingUp
 from exo_stream.errors import (
     InvalidRequestError,
 )
@@ -146,7 +147,7 @@ async def _running(
                     nursery.start_soon(ingest.run, writer)
                     nursery.start_soon(fanout.run, receive, sources.interest)
                     await nursery.start(compaction.run, planner)
-                    platform = Platform(
+                    platform = _platform(
                         Ground(sources, writes, work, clock, keeping, pause), writing
                     )
                     nursery.start_soon(platform.streams.upkeep.run)
@@ -162,6 +163,10 @@ async def _running(
         # Callers from tasks outside the body are not cancelled with it; they must not wait on.
         sources.frontier.close()
         sources.interest.close()
+
+
+def _platform(ground: Ground, writing: TimedHop) -> Platform:
+    return Platform(ground, writing, BackingUp(ground))
 
 
 def _mailbox(limits: Limits, bell: Bell | None = None) -> Mailbox[Any]:

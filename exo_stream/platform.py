@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import outcome
 import trio
 
+from exo_stream.backups import BackupInfo, Backups, OnProgress
 from exo_stream.canonical.store import CanonicalStore
 from exo_stream.decision import Decision, Refuse
 from exo_stream.errors import (
@@ -55,8 +55,7 @@ from exo_stream.writes import (
 )
 
 if TYPE_CHECKING:
-    from exo_stream.backup.sealing import BackupKey
-    from exo_stream.backup.taking import BackupInfo, OnProgress
+    from exo_stream.backup_key import BackupKey
 
 T = TypeVar("T")
 
@@ -69,8 +68,9 @@ class Platform:
     course, and a retry as the same producer tells what became of it.
     """
 
-    def __init__(self, ground: Ground, writing: TimedHop) -> None:
+    def __init__(self, ground: Ground, writing: TimedHop, backups: Backups) -> None:
         self._ground = ground
+        self._backups = backups
         self._writing = writing
         self._pruning = trio.StrictFIFOLock()
         self.sources = sources = ground.sources
@@ -79,7 +79,7 @@ class Platform:
         self._engine = sources.reads.engine
         self._frontier = sources.frontier
         self.streams = Streams(ground)
-        self.canonical = CanonicalStore(ground)
+        self.canonical = CanonicalStore(ground, backups)
 
     @property
     def log_id(self) -> str:
@@ -461,25 +461,24 @@ class Platform:
         parent: str | PathLike[str] | None = None,
         compress: bool = False,
         key: BackupKey | None = None,
+        projections: str | PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
     ) -> BackupInfo:
         """Back up all that is visible now to ``directory``, which must not exist; writes go on.
 
         With ``parent``, an earlier backup that stays beside it, only the log since then:
         FullBackupNeededError if that is no longer there. ``compress`` is zstd; with a ``key`` no
-        byte of it reaches a disk in the clear. ``on_progress`` is told how many bytes are done,
-        and of how many, about. Cancelled, it leaves nothing. Raises BackupError and those below
-        it, SnapshotExpiredError, StoreFullError, StoreError, UnsupportedError.
+        byte of it reaches a disk in the clear. Projections that run are in a full one, and those
+        that nobody runs with files in the folder ``projections``. ``on_progress`` is told how many
+        bytes are done, and of how many, about. Cancelled, it leaves nothing. Raises BackupError
+        and those below it, SnapshotExpiredError, StoreFullError, StoreError, UnsupportedError.
         """
-        # Here, for clients import this module too, and DuckDB is a fifth of the whole import.
-        from exo_stream.backup.taking import take  # noqa: PLC0415
-
-        return await take(
-            self._ground,
-            Path(directory),
-            parent=None if parent is None else Path(parent),
+        return await self._backups.backup_to(
+            directory,
+            parent=parent,
             compress=compress,
             key=key,
+            projections=projections,
             on_progress=on_progress,
         )
 

@@ -16,14 +16,15 @@ from exo_stream.backup.frames import Batches, ForgetBatches, FrameError, Rows
 from exo_stream.backup.manifest import (
     CHECKSUM,
     BackupFile,
+    BackupProjection,
     Manifest,
     _written,
     decode,
     encode,
 )
 from exo_stream.backup.retention import expired
-from exo_stream.backup.sealing import CHUNK_BYTES, SealError
 from exo_stream.backup_errors import BackupDamagedError, BackupFormatError
+from exo_stream.backup_key import CHUNK_BYTES, SealError
 from exo_stream.model import Row
 from exo_stream.payload import EncodedBatch
 from tests.backups import KEY
@@ -57,6 +58,13 @@ MANIFEST = Manifest(
     key_id=None,
     salt=None,
     files=(BackupFile("store.duckdb", 3, "00"),),
+    projections=(),
+)
+SEEN = BackupFile("projection-seen.duckdb", 3, "00")
+PROJECTED = replace(
+    MANIFEST,
+    files=(*MANIFEST.files, SEEN),
+    projections=(BackupProjection("seen", 7, 1, SEEN.name),),
 )
 DAY = 24 * 3_600 * 1_000_000
 
@@ -121,9 +129,9 @@ def test_a_frame_of_another_shape_is_refused(kind: int, body: bytes, said: str) 
 
 
 def test_a_manifest_comes_back_and_no_byte_of_it_may_change() -> None:
-    data = encode(MANIFEST, "ab")
-    assert decode(data, path="p") == (MANIFEST, "ab")
-    assert MANIFEST.size_bytes == 3
+    data = encode(PROJECTED, "ab")
+    assert decode(data, path="p") == (PROJECTED, "ab")
+    assert PROJECTED.size_bytes == 6
     assert b"authentication" not in MANIFEST.canonical()
     for at in range(len(data)):
         for bit in range(8):
@@ -150,6 +158,16 @@ def test_a_manifest_comes_back_and_no_byte_of_it_may_change() -> None:
         {"files": (BackupFile("../store.duckdb", 3, "00"),)},
         {"files": (BackupFile("manifest.json", 3, "00"),)},
         {"files": (BackupFile("store.duckdb", "3", "00"),)},  # type: ignore[arg-type]
+        {"files": (*MANIFEST.files, SEEN)},
+        {"files": (*MANIFEST.files, *MANIFEST.files)},
+        {"projections": PROJECTED.projections},
+        {"files": PROJECTED.files, "projections": (BackupProjection("../x", 7, 1, SEEN.name),)},
+        {"files": PROJECTED.files, "projections": (BackupProjection("", 7, 1, SEEN.name),)},
+        {"files": PROJECTED.files, "projections": (BackupProjection("x", True, 1, SEEN.name),)},
+        {
+            "files": (*PROJECTED.files, BackupFile("b", 3, "00")),
+            "projections": (*PROJECTED.projections, BackupProjection("seen", 7, 1, "b")),
+        },
     ],
     ids=str,
 )

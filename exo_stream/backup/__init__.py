@@ -3,9 +3,9 @@
 from exo_stream.backup.keeping import prune_backups
 from exo_stream.backup.manifest import Manifest
 from exo_stream.backup.restored import restore_from
-from exo_stream.backup.restoring import RestoreInfo, restore, verify_backup
-from exo_stream.backup.sealing import BackupKey
-from exo_stream.backup.taking import BackupInfo
+from exo_stream.backup.restoring import restore, verify_backup
+from exo_stream.backup_key import BackupKey
+from exo_stream.backups import BackupInfo, RestoreInfo
 
 __all__ = [
     "BackupInfo",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from exo_stream.backup.manifest import BackupFile
-from exo_stream.backup.sealing import Seal
+from exo_stream.backup_key import Seal
 from exo_stream.limits import MIB
 
 if sys.version_info >= (3, 14):

@@ -34,6 +34,16 @@ class BackupFile:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupProjection:
+    """A projection whose tables are in a backup, in ``file``, with every event up to ``cursor``."""
+
+    name: str
+    cursor: int | None
+    schema_version: int
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything known of a backup; times are microseconds since the Unix epoch.
 
@@ -41,8 +51,8 @@ class Manifest:
     incremental one is only that log, and ``first_sequence`` follows what its parent ends with.
     ``oldest_batch`` is the log's floor when it was taken.
 
-    The names of Azoth's manifest have their meaning there; there are no projections in the file,
-    so theirs are None.
+    The names of Azoth's manifest have their meaning there. It knows one projection: with several,
+    ``projection_cursor`` and ``projection_schema_version`` are the least of them; without, None.
     """
 
     format: int
@@ -73,6 +83,8 @@ class Manifest:
     key_id: str | None
     salt: str | None
     files: tuple[BackupFile, ...]
+    """That of the table and the log first, then those of the projections."""
+    projections: tuple[BackupProjection, ...]
 
     @property
     def size_bytes(self) -> int:
@@ -105,7 +117,8 @@ def decode(data: bytes, *, path: str) -> tuple[Manifest, str | None]:
     authentication = values.pop(AUTHENTICATION, None)
     try:
         files = tuple(BackupFile(**file) for file in values.pop("files"))
-        manifest = Manifest(**values, files=files)
+        projections = tuple(BackupProjection(**one) for one in values.pop("projections"))
+        manifest = Manifest(**values, files=files, projections=projections)
     except (TypeError, KeyError) as error:
         raise BackupDamagedError(path, "a field of the manifest is missing or unknown") from error
     _check(manifest, authentication, path)
@@ -142,10 +155,9 @@ def _check(manifest: Manifest, authentication: object, path: str) -> None:
         )
         if not good:
             raise BackupDamagedError(path, f"the manifest has no proper {field.name}")
-    names = [file.name for file in manifest.files]
     if authentication is not None and type(authentication) is not str:
         raise BackupDamagedError(path, "the manifest has no proper authentication")
-    if manifest.kind not in {"full", "incremental"} or len(names) != 1 or not _is_sound(manifest):
+    if manifest.kind not in {"full", "incremental"} or not _is_sound(manifest):
         raise BackupDamagedError(path, "the manifest contradicts itself")
 
 
@@ -158,15 +170,38 @@ _TYPES: Final[dict[str, set[type]]] = {
 
 
 def _is_sound(manifest: Manifest) -> bool:
-    (file,) = manifest.files
+    names = [file.name for file in manifest.files]
     return (
-        all(type(value) is str for value in (file.name, file.sha256))
-        and type(file.size) is int
-        and file.name not in {"", ".", "..", NAME}
-        and "/" not in file.name
-        and "\0" not in file.name
+        all(map(_is_file, manifest.files))
+        and all(map(_is_projection, manifest.projections))
+        and names[1:] == [projection.file for projection in manifest.projections]
+        and len(set(names)) == len(names) > 0
+        and len({projection.name for projection in manifest.projections}) == len(names) - 1
         and 0 <= manifest.sequence < 1 << 64
         and 1 <= manifest.first_sequence <= manifest.sequence + 1
         and manifest.oldest_batch >= 1
         and (manifest.kind == "full") == (manifest.parent_id is None)
     )
+
+
+def _is_file(file: BackupFile) -> bool:
+    return (
+        all(type(value) is str for value in (file.name, file.sha256))
+        and type(file.size) is int
+        and file.name != NAME
+        and _is_name(file.name)
+    )
+
+
+def _is_projection(projection: BackupProjection) -> bool:
+    return (
+        all(type(value) is str for value in (projection.name, projection.file))
+        and (projection.cursor is None or type(projection.cursor) is int)
+        and type(projection.schema_version) is int
+        and _is_name(projection.name)
+    )
+
+
+def _is_name(name: str) -> bool:
+    """Whether it names something in a directory, and nothing elsewhere or hidden."""
+    return name != "" and name[0] != "." and "/" not in name and "\0" not in name

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,6 @@ from exo_stream.backup import frames, manifest
 from exo_stream.backup.artifact import COMPRESSION, ZstdError, decompressed, read_pieces
 from exo_stream.backup.frames import Batches, ForgetBatches, Frame
 from exo_stream.backup.manifest import BackupFile, Manifest
-from exo_stream.backup.sealing import ENCRYPTION, BackupKey, SealError
 from exo_stream.backup_errors import (
     BackupDamagedError,
     BackupError,
@@ -20,7 +20,10 @@ from exo_stream.backup_errors import (
     BackupKeyError,
     RestorePointError,
 )
+from exo_stream.backup_key import ENCRYPTION, BackupKey, SealError
+from exo_stream.backups import OnBytes, ignore_bytes
 from exo_stream.limits import MIB
+from exo_stream.model import Keyspace, row_key
 from exo_stream.payload import EncodedBatch
 from exo_stream.storage.schema import FORMAT as STORE_FORMAT
 from exo_stream.storage.store_writer import read_log
@@ -29,13 +32,6 @@ STORE: Final = "store.duckdb"
 """The file of a full backup that is neither compressed nor encrypted: a store like any other."""
 
 _MANIFEST_BYTES_MAX: Final = MIB
-
-OnBytes = Callable[[int], None]
-"""Is told of every piece of work done, in bytes; what it raises ends the work."""
-
-
-def ignore_bytes(_size: int) -> None:
-    """For who does not want to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,39 +54,27 @@ class Backup:
 
     def check_files(self, on_bytes: OnBytes = ignore_bytes) -> None:
         """Raise BackupDamagedError unless every file is there, and is what was written."""
-        allowed = {manifest.NAME, self.file.name}
+        allowed = {manifest.NAME, *[file.name for file in self.manifest.files]}
         if extra := sorted({path.name for path in self.path.iterdir()} - allowed):
             raise BackupDamagedError(str(self.path / extra[0]), "this is no part of the backup")
-        path = self.path / self.file.name
-        hashed, size = hashlib.sha256(), 0
-        try:
-            for piece in read_pieces(path):
-                hashed.update(piece)
-                size += len(piece)
-                on_bytes(len(piece))
-        except FileNotFoundError as error:
-            raise BackupDamagedError(str(path), "the file is missing") from error
-        except OSError as error:
-            raise BackupError(str(path), f"it cannot be read: {error.strerror}") from error
-        if size != self.file.size:
-            raise BackupDamagedError(str(path), f"it has {size} bytes instead of {self.file.size}")
-        if hashed.hexdigest() != self.file.sha256:
-            raise BackupDamagedError(str(path), "it does not match its checksum")
+        for file in self.manifest.files:
+            _check_file(self.path / file.name, file, on_bytes)
+
+    def content(self, name: str) -> Iterator[bytes]:
+        """What was put into the file of this name. Raises BackupDamagedError, BackupKeyError."""
+        path = self.path / name
+        pieces = read_pieces(path)
+        if self.manifest.encryption is not None:
+            pieces = _key_of(self).unseal(_salt(self.manifest), name, pieces)
+        if self.manifest.compression is not None:
+            pieces = decompressed(pieces)
+        with _told(path):
+            yield from pieces
 
     def frames(self) -> Iterator[Frame]:
         """What is in its stream. Raises BackupDamagedError, BackupKeyError."""
-        path = self.path / self.file.name
-        pieces = read_pieces(path)
-        if self.manifest.encryption is not None:
-            pieces = _key_of(self).unseal(_salt(self.manifest), self.file.name, pieces)
-        if self.manifest.compression is not None:
-            pieces = decompressed(pieces)
-        try:
-            yield from frames.decode(pieces)
-        except (SealError, frames.FrameError, ZstdError, EOFError) as error:
-            raise BackupDamagedError(str(path), str(error)) from error
-        except OSError as error:
-            raise BackupError(str(path), f"it cannot be read: {error.strerror}") from error
+        with _told(self.path / self.file.name):
+            yield from frames.decode(self.content(self.file.name))
 
     def batches(self) -> Iterator[Sequence[EncodedBatch]]:
         """Its part of the log, page by page."""
@@ -106,6 +90,33 @@ class Backup:
                         yield left
                 case ForgetBatches() | frames.Rows():
                     continue
+
+
+def _check_file(path: Path, written: BackupFile, on_bytes: OnBytes) -> None:
+    hashed, size = hashlib.sha256(), 0
+    try:
+        for piece in read_pieces(path):
+            hashed.update(piece)
+            size += len(piece)
+            on_bytes(len(piece))
+    except FileNotFoundError as error:
+        raise BackupDamagedError(str(path), "the file is missing") from error
+    except OSError as error:
+        raise BackupError(str(path), f"it cannot be read: {error.strerror}") from error
+    if size != written.size:
+        raise BackupDamagedError(str(path), f"it has {size} bytes instead of {written.size}")
+    if hashed.hexdigest() != written.sha256:
+        raise BackupDamagedError(str(path), "it does not match its checksum")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SealError, frames.FrameError, ZstdError, EOFError) as error:
+        raise BackupDamagedError(str(path), str(error)) from error
+    except OSError as error:
+        raise BackupError(str(path), f"it cannot be read: {error.strerror}") from error
 
 
 def open_backup(path: Path, key: BackupKey | None = None) -> Backup:
@@ -202,6 +213,23 @@ def sequence_at(chain: Sequence[Backup], committed_at: int) -> int:
     if newest is None:
         raise RestorePointError(str(chain[-1].path), "all it has was committed after that time")
     return newest
+
+
+def sequence_of_event(chain: Sequence[Backup], event_id: int) -> int:
+    """The sequence of the batch that event ``event_id`` was committed with.
+
+    Raises RestorePointError if the chain does not have it, or only its event any more.
+    """
+    at = str(chain[-1].path)
+    if event_id >= (count := chain[-1].manifest.next_event_id):
+        raise RestorePointError(at, f"event {event_id} is not in it; it has {count} from 0 on")
+    backup = next(found for found in chain if found.manifest.next_event_id > event_id)
+    key = row_key(Keyspace.EVENT, event_id.to_bytes(8, "big"))
+    for batches in backup.batches():
+        for batch in batches:
+            if any(row_key(entry.keyspace, entry.key) == key for entry in batch.entries):
+                return batch.sequence
+    raise RestorePointError(at, f"its log does not go back to event {event_id}")
 
 
 def _check_transformations(path: Path, found: Manifest) -> None:

@@ -8,9 +8,9 @@ from os import PathLike
 
 import trio
 
-from exo_stream.backup.reading import OnBytes, ignore_bytes
-from exo_stream.backup.restoring import RestoreInfo, restore
-from exo_stream.backup.sealing import BackupKey
+from exo_stream.backup.restoring import restore
+from exo_stream.backup_key import BackupKey
+from exo_stream.backups import OnBytes, RestoreInfo, ignore_bytes
 from exo_stream.errors import InvalidRequestError
 
 
@@ -20,17 +20,21 @@ async def restore_from(
     *,
     at_sequence: int | None = None,
     at_time: datetime | None = None,
+    at_event: int | None = None,
     key: BackupKey | None = None,
+    projections: str | PathLike[str] | None = None,
     on_bytes: OnBytes = ignore_bytes,
 ) -> RestoreInfo:
     """Make the file ``target``, which must not exist, from the backup in ``directory``.
 
     It is verified before anything is written, and never written itself; the file appears when it
-    is whole, verified and durable. It has a new log id, and is not sealed. ``at_sequence`` or
-    ``at_time`` is an earlier point. ``on_bytes`` is told, in another thread, of every piece of
-    work: first the backup is read, then the file is written. Cancelled, it leaves nothing. Raises
-    BackupError and those below it, FileInUseError, StoreFullError, StoreError, CorruptionError,
-    InvalidRequestError.
+    is whole, verified and durable. It has a new log id, and is not sealed. ``at_sequence``,
+    ``at_time`` or ``at_event``, the id of an event whose batch is the last, is an earlier point.
+    Its projections come back in the folder ``projections``, ``target`` with ``.projections``
+    unless told; those that were ahead of that point do not, and begin with the first event.
+    ``on_bytes`` is told, in another thread, of every piece of work: first the backup is read, then
+    the file is written. Cancelled, it leaves nothing. Raises BackupError and those below it,
+    FileInUseError, StoreFullError, StoreError, CorruptionError, InvalidRequestError.
     """
     if at_time is not None and at_time.tzinfo is None:
         raise InvalidRequestError("a time has a time zone")
@@ -46,7 +50,9 @@ async def restore_from(
         target,
         at_sequence=at_sequence,
         at_time=microseconds,
+        at_event=at_event,
         key=key,
+        projections=projections,
         on_bytes=tell,
     )
     return await trio.to_thread.run_sync(work)

@@ -14,17 +14,25 @@ from typing import Final
 
 from exo_stream.backup.artifact import read_pieces
 from exo_stream.backup.frames import Batches, ForgetBatches, Rows
+from exo_stream.backup.projections import (
+    FOLDER_SUFFIX,
+    born_with_its_file,
+    name_projections,
+    refuse_folder,
+    split,
+    write_projections,
+)
 from exo_stream.backup.reading import (
     Backup,
-    OnBytes,
     check_point,
-    ignore_bytes,
     open_chain,
     sequence_at,
+    sequence_of_event,
 )
-from exo_stream.backup.sealing import BackupKey
 from exo_stream.backup_errors import BackupDamagedError, BackupKeyError, RestoreRefusedError
-from exo_stream.canonical.record import RECORD_KEY, read_record
+from exo_stream.backup_key import BackupKey
+from exo_stream.backups import OnBytes, RestoreInfo, ignore_bytes
+from exo_stream.canonical.record import RECORD_KEY, Record, read_record
 from exo_stream.canonical.verify import CanonicalCheck
 from exo_stream.errors import CorruptionError, InvalidRequestError
 from exo_stream.limits import MIB, Limits
@@ -35,7 +43,6 @@ from exo_stream.storage import directory, failures
 from exo_stream.storage.duckdb_engine import DuckDBEngine, open_duckdb_engine
 from exo_stream.storage.engine import Cold, Group
 from exo_stream.storage.face_check import MakeFaceCheck
-from exo_stream.storage.findings import Report
 from exo_stream.storage.lock_file import SUFFIX, LockFile
 from exo_stream.storage.store_writer import StoreWriter, renew_log_id
 from exo_stream.storage.verify import verify
@@ -46,23 +53,6 @@ FACES: Final[tuple[MakeFaceCheck, ...]] = (StreamCheck, CanonicalCheck)
 
 _BATCH_BYTES_MAX: Final = 256 * MIB
 """The largest batch that any platform takes, whatever its settings were."""
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreInfo:
-    """What was restored: ``sequence`` of the backup is what the new file shows.
-
-    ``sealed_event_id`` is where the canonical store was sealed; the new file is not, so that one
-    batch more is in its log then, which took the seal away.
-    """
-
-    path: str
-    backup_id: str
-    log_id: str
-    sequence: int
-    sealed_event_id: int | None
-    size_bytes: int
-    report: Report
 
 
 def verify_backup(
@@ -84,46 +74,93 @@ def restore(
     *,
     at_sequence: int | None = None,
     at_time: int | None = None,
+    at_event: int | None = None,
     key: BackupKey | None = None,
+    projections: str | os.PathLike[str] | None = None,
     on_bytes: OnBytes = ignore_bytes,
 ) -> RestoreInfo:
     """Make the file ``target``, which must not exist, from the backup at ``path``.
 
-    ``at_sequence``, or ``at_time`` in microseconds since the Unix epoch, is an earlier point.
-    The backup is not written. Raises BackupError and those below it, FileInUseError,
-    StoreFullError, StoreError, InvalidRequestError.
+    ``at_sequence``, ``at_time`` in microseconds since the Unix epoch, or ``at_event``, the id of
+    the last event, is an earlier point. Its projections go to the folder ``projections``, which
+    is ``target`` with ``.projections`` unless told. The backup is not written. Raises BackupError
+    and those below it, FileInUseError, StoreFullError, StoreError, InvalidRequestError.
     """
-    if at_sequence is not None and at_time is not None:
-        raise InvalidRequestError("a restore goes to a sequence or to a time, not to both")
-    if at_sequence is not None and not 0 <= at_sequence <= SEQUENCE_MAX:
-        raise InvalidRequestError("a sequence number is an unsigned 64-bit integer")
+    point = _Point(at_sequence, at_time, at_event)
     real = Path(os.path.realpath(target))
     _refuse_existing(real)
+    folder = Path(os.path.realpath(projections or f"{real}{FOLDER_SUFFIX}"))
     with closing(LockFile(real, passing=True)):
         _refuse_existing(real)
         chain = verify_backup(path, key=key, on_bytes=on_bytes)
         _check_keys(chain)
-        if at_time is not None:
-            at_sequence = sequence_at(chain, at_time)
-        wanted = chain[-1].manifest.sequence if at_sequence is None else at_sequence
-        check_point(chain, wanted)
-        with _unborn(real) as unborn:
-            sealed = _make(chain, wanted, unborn, on_bytes)
-            report = verify(unborn, faces=FACES)
-            if not report.sound:
-                raise CorruptionError(f"what was restored is not sound: {report.findings[0]}")
-            unborn.rename(real)
-            directory.sync(real)
+        wanted = point.sequence(chain)
+        if chain[0].manifest.projections:
+            refuse_folder(folder)
+        done = _put(chain, wanted, real, folder, on_bytes)
     log.info("backup restored", backup=str(path), path=str(real), sequence=wanted)
+    return done
+
+
+def _put(
+    chain: Sequence[Backup], wanted: int, real: Path, folder: Path, on_bytes: OnBytes
+) -> RestoreInfo:
+    """Make all of it beside its names, and only then give it those."""
+    with born_with_its_file(folder) as beside, _unborn(real) as unborn:
+        record = _make(chain, wanted, unborn, on_bytes)
+        report = verify(unborn, faces=FACES)
+        if not report.sound:
+            raise CorruptionError(f"what was restored is not sound: {report.findings[0]}")
+        chosen, to_rebuild = split(chain[0], record.next_event_id)
+        if chosen:
+            write_projections(chain[0], chosen, beside, log_id=report.log_id, on_bytes=on_bytes)
+            name_projections(beside, folder)
+        unborn.rename(real)
+        directory.sync(real)
     return RestoreInfo(
         path=str(real),
         backup_id=chain[-1].manifest.backup_id,
         log_id=report.log_id,
         sequence=wanted,
-        sealed_event_id=sealed,
+        sealed_event_id=record.sealed_event_id,
         size_bytes=directory.file_bytes(real),
         report=replace(report, path=str(real)),
+        projections=tuple([projection.name for projection in chosen]),
+        to_rebuild=tuple(to_rebuild),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """How far to restore: to a sequence, a time or an event, else to the end."""
+
+    at_sequence: int | None
+    at_time: int | None
+    at_event: int | None
+
+    def __post_init__(self) -> None:
+        told = [self.at_sequence, self.at_time, self.at_event]
+        if told.count(None) < 2:
+            raise InvalidRequestError(
+                "a restore goes to a sequence, a time or an event, not to two"
+            )
+        for number in (self.at_sequence, self.at_event):
+            if number is not None and not 0 <= number <= SEQUENCE_MAX:
+                raise InvalidRequestError(
+                    "a sequence number, or an id, is an unsigned 64-bit integer"
+                )
+
+    def sequence(self, chain: Sequence[Backup]) -> int:
+        """The sequence that this is in a chain. Raises RestorePointError if it is not there."""
+        if self.at_time is not None:
+            wanted = sequence_at(chain, self.at_time)
+        elif self.at_event is not None:
+            wanted = sequence_of_event(chain, self.at_event)
+        else:
+            newest = chain[-1].manifest.sequence
+            wanted = newest if self.at_sequence is None else self.at_sequence
+        check_point(chain, wanted)
+        return wanted
 
 
 def _refuse_existing(target: Path) -> None:
@@ -161,8 +198,8 @@ def _check_keys(chain: Sequence[Backup]) -> None:
             )
 
 
-def _make(chain: Sequence[Backup], wanted: int, unborn: Path, on_bytes: OnBytes) -> int | None:
-    """Fill the new file; answer where it was sealed."""
+def _make(chain: Sequence[Backup], wanted: int, unborn: Path, on_bytes: OnBytes) -> Record:
+    """Fill the new file; answer the canonical record as it was."""
     full = chain[0]
     base = full.manifest.sequence
     if wanted < base:
@@ -263,7 +300,7 @@ def _move_floor(engine: DuckDBEngine, chain: Sequence[Backup], wanted: int) -> N
         _commit(engine, Group((), floor=floor))
 
 
-def _unseal(engine: DuckDBEngine) -> int | None:
+def _unseal(engine: DuckDBEngine) -> Record:
     """A store that was sealed takes writes again: the seal is removed as an entry of the log."""
     key = row_key(Keyspace.CANONICAL, RECORD_KEY)
     row: Row | Cold | None = engine.lookup(engine.version, key)
@@ -276,4 +313,4 @@ def _unseal(engine: DuckDBEngine) -> int | None:
             engine.version.frontier + 1, engine.last_committed_at, encode_entries([entry])
         )
         _commit(engine, Group((batch,)))
-    return record.sealed_event_id
+    return record

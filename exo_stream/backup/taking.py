@@ -7,9 +7,8 @@ written has a thread of its own. The directory gets its name when all of it is d
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,15 @@ from typing import Final, Protocol
 import trio
 
 from exo_stream.backup import frames
-from exo_stream.backup.artifact import COMPRESSION, ArtifactWriter, read_pieces
+from exo_stream.backup.artifact import COMPRESSION, read_pieces
 from exo_stream.backup.birth import Birth, hash_file
 from exo_stream.backup.manifest import FORMAT, VERSION, BackupFile, Manifest
+from exo_stream.backup.plan import Meter, Plan
+from exo_stream.backup.projections import Copy, copy_projections
 from exo_stream.backup.reading import STORE, Backup, open_backup
-from exo_stream.backup.sealing import ENCRYPTION, BackupKey
 from exo_stream.backup_errors import BackupKeyError, FullBackupNeededError
+from exo_stream.backup_key import ENCRYPTION, BackupKey
+from exo_stream.backups import BackupInfo, OnProgress
 from exo_stream.canonical.record import RECORD_KEY, Record, read_record
 from exo_stream.errors import BatchEvictedError, UnsupportedError
 from exo_stream.ground import Ground
@@ -42,40 +44,6 @@ _TABLE_END: Final = b"\xff" * 8
 
 _EVENTS: Final = row_key(Keyspace.EVENT, b"")
 
-OnProgress = Callable[[int, int], None]
-"""Is told now and then how many bytes are done, and of how many, about."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackupInfo:
-    """A backup that was taken; ``path`` is its directory, and ``size_bytes`` all files together.
-
-    ``sequence`` is what it shows; an incremental one has only the log after ``parent_sequence``.
-    """
-
-    path: str
-    backup_id: str
-    kind: str
-    log_id: str
-    sequence: int
-    parent_sequence: int | None
-    sealed_event_id: int | None
-    timestamp: str
-    rows: int
-    batches: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a backup is taken."""
-
-    path: Path
-    parent: Backup | None
-    compress: bool
-    key: BackupKey | None
-    on_progress: OnProgress | None
-
 
 async def take(
     ground: Ground,
@@ -84,6 +52,7 @@ async def take(
     parent: Path | None,
     compress: bool,
     key: BackupKey | None,
+    projections: Path | None,
     on_progress: OnProgress | None,
 ) -> BackupInfo:
     """Back up what is visible now to the new ``directory``; with ``parent`` only what follows it.
@@ -96,9 +65,12 @@ async def take(
         raise UnsupportedError("this backend has only the nine methods, and no backups")
     async with open_thread_hop("backup") as hop:
         before = None if parent is None else await hop(partial(_parent, parent, key))
-        plan = Plan(directory, before, compress, key, on_progress)
+        plan = Plan(before, compress, key, projections, Meter(on_progress))
         async with _born(directory, hop) as birth:
-            manifest = await _Taking(ground, plan, birth, hop).run()
+            copies: list[Copy] = []
+            if before is None:
+                copies = await copy_projections(ground, plan, birth.folder, hop)
+            manifest = await _Taking(ground, plan, birth, hop, copies).run()
             authentication = (
                 None
                 if key is None or manifest.salt is None
@@ -142,6 +114,7 @@ def _info(manifest: Manifest, path: Path) -> BackupInfo:
         rows=manifest.rows,
         batches=manifest.batches,
         size_bytes=manifest.size_bytes,
+        projections=tuple([projection.name for projection in manifest.projections]),
     )
 
 
@@ -162,10 +135,9 @@ class _Sink(Protocol):
 class _FrameSink:
     """A stream of frames, compressed or encrypted."""
 
-    def __init__(self, path: Path, *, compress: bool, key: BackupKey | None, salt: str) -> None:
-        seal = None if key is None else key.seal(salt.encode(), path.name)
+    def __init__(self, path: Path, plan: Plan) -> None:
         self._path = path
-        self._file = ArtifactWriter(path, compress=compress, seal=seal)
+        self._file = plan.artifact(path)
         self._write(frames.MAGIC)
 
     def add_rows(self, rows: Sequence[Row]) -> None:
@@ -215,21 +187,23 @@ class _Lease:
 class _Taking:
     """One backup under way."""
 
-    def __init__(self, ground: Ground, plan: Plan, birth: Birth, hop: Hop) -> None:
+    def __init__(
+        self, ground: Ground, plan: Plan, birth: Birth, hop: Hop, copies: Sequence[Copy]
+    ) -> None:
         self._plan = plan
+        self._copies = copies
         self._birth = birth
         self._hop = hop
         self._reads = ground.sources.reads
         self._snapshots = ground.sources.snapshots
         self._now = ground.clock()
-        self._salt = secrets.token_hex(16)
         # From here to the lease nothing else runs, so that all of it is of one moment.
         engine = self._reads.engine
         self._log_id = engine.log_id
         self._version = engine.version
         self._committed_at = engine.last_committed_at
         self._first_event_id: int | None = None
-        self._rows = self._batches = self._done = self._total = 0
+        self._rows = self._batches = 0
 
     async def run(self) -> Manifest:
         """Write the file, and answer what the manifest says of it."""
@@ -239,7 +213,7 @@ class _Taking:
             if parent is not None:
                 self._check_parent(parent)
             record = await self._record(lease.renew())
-            self._total = await self._estimate()
+            self._plan.meter.expect(await self._estimate())
             sink = await self._hop(self._open_sink)
             try:
                 if parent is None:
@@ -262,10 +236,9 @@ class _Taking:
     @property
     def _name(self) -> str:
         plan = self._plan
-        if plan.parent is None and plan.key is None and not plan.compress:
+        if plan.parent is None and plan.is_plain:
             return STORE
-        name = "store.frames" if plan.parent is None else "log.frames"
-        return name + ".zst" * plan.compress + ".sealed" * (plan.key is not None)
+        return plan.named("store.frames" if plan.parent is None else "log.frames")
 
     def _check_parent(self, parent: Backup) -> None:
         before, version = parent.manifest, self._version
@@ -294,7 +267,7 @@ class _Taking:
         return total
 
     def _open_sink(self) -> _Sink:
-        plan, path = self._plan, self._birth.folder / self._name
+        path = self._birth.folder / self._name
         if self._name == STORE:
             return StoreWriter(
                 path,
@@ -302,7 +275,7 @@ class _Taking:
                 frontier=self._frontier,
                 committed_at=self._committed_at,
             )
-        return _FrameSink(path, compress=plan.compress, key=plan.key, salt=self._salt)
+        return _FrameSink(path, self._plan)
 
     async def _copy_table(self, lease: _Lease, sink: _Sink) -> None:
         await trio.lowlevel.checkpoint()
@@ -327,7 +300,7 @@ class _Taking:
             first = next((row.key for row in rows if row.key.startswith(_EVENTS)), None)
             if first is not None:
                 self._first_event_id = int.from_bytes(first[1:], "big")
-        self._tell(sum([len(row.key) + len(row.value or b"") for row in rows]))
+        self._plan.meter.count(sum([len(row.key) + len(row.value or b"") for row in rows]))
 
     async def _copy_log(self, sink: _Sink) -> int:
         """Copy the log up to the Version; answer its first batch, the one after if there is none.
@@ -352,13 +325,8 @@ class _Taking:
             await self._hop(partial(sink.add_batches, batches))
             after = batches[-1].sequence
             self._batches += len(batches)
-            self._tell(sum([len(batch.payload) for batch in batches]))
+            self._plan.meter.count(sum([len(batch.payload) for batch in batches]))
         return first
-
-    def _tell(self, size: int) -> None:
-        self._done += size
-        if self._plan.on_progress is not None:
-            self._plan.on_progress(self._done, max(self._done, self._total))
 
     async def _hash(self) -> BackupFile:
         await trio.lowlevel.checkpoint()
@@ -374,6 +342,7 @@ class _Taking:
         plan = self._plan
         parent = plan.parent
         time = datetime.fromtimestamp(self._now / 1_000_000, UTC)
+        projections = tuple([projection for projection, _ in self._copies])
         return Manifest(
             format=FORMAT,
             store_format=STORE_FORMAT,
@@ -395,12 +364,18 @@ class _Taking:
             canonical_backend="duckdb",
             canonical_version=VERSION,
             canonical_schema_version=record.schema_version,
-            projection_backend=None,
-            projection_cursor=None,
-            projection_schema_version=None,
+            projection_backend="duckdb" if projections else None,
+            projection_cursor=_least([one.cursor for one in projections]),
+            projection_schema_version=_least([one.schema_version for one in projections]),
             compression=COMPRESSION if plan.compress else None,
             encryption=None if plan.key is None else ENCRYPTION,
             key_id=None if plan.key is None else plan.key.id,
-            salt=None if plan.key is None else self._salt,
-            files=(file,),
+            salt=None if plan.key is None else plan.salt,
+            files=(file, *[copied for _, copied in self._copies]),
+            projections=projections,
         )
+
+
+def _least(numbers: Sequence[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return min(known) if known and len(known) == len(numbers) else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import trio
 
 from exo_stream.actors.orders import Decide
+from exo_stream.backups import BackupInfo, Backups, OnBytes, OnProgress, RestoreInfo, ignore_bytes
 from exo_stream.canonical.batch import WriteBatch
 from exo_stream.canonical.changes import Changes, CommitInfo
 from exo_stream.canonical.events import EventIter, check_ids
@@ -34,6 +35,7 @@ from exo_stream.snapshots import Snapshot
 from exo_stream.storage.engine import Version
 
 if TYPE_CHECKING:
+    from exo_stream.backup_key import BackupKey
     from exo_stream.canonical.projections import Projections
 
 T = TypeVar("T")
@@ -62,9 +64,10 @@ class CanonicalStore:
     know that the store has been set up, or to note that it was taken into use, calls it.
     """
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, backups: Backups) -> None:
         limits = ground.sources.limits
         self._ground = ground
+        self._backups = backups
         self._state = StateReads(ground.sources.reads)
         self._locks = LockManager(limits.stripes, limits.lock_timeout_ms)
         self._writers = Writers(ground, self._state, limits.write_slot_timeout_ms)
@@ -216,6 +219,58 @@ class CanonicalStore:
         from exo_stream.canonical.projections import open_projections  # noqa: PLC0415
 
         return open_projections(self._ground, folder)
+
+    async def backup_to(
+        self,
+        directory: str | PathLike[str],
+        *,
+        parent: str | PathLike[str] | None = None,
+        compress: bool = False,
+        key: BackupKey | None = None,
+        projections: str | PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> BackupInfo:
+        """Back up the whole platform to ``directory``, as ``Platform.backup_to`` does.
+
+        Neither sealed nor paused it need be, and neither it becomes.
+        """
+        self._check_open()
+        return await self._backups.backup_to(
+            directory,
+            parent=parent,
+            compress=compress,
+            key=key,
+            projections=projections,
+            on_progress=on_progress,
+        )
+
+    async def restore_from(
+        self,
+        directory: str | PathLike[str],
+        target: str | PathLike[str],
+        *,
+        at_sequence: int | None = None,
+        at_time: datetime | None = None,
+        at_event: int | None = None,
+        key: BackupKey | None = None,
+        projections: str | PathLike[str] | None = None,
+        on_bytes: OnBytes = ignore_bytes,
+    ) -> RestoreInfo:
+        """Make the file ``target``, which must not exist, from the backup in ``directory``.
+
+        As ``exo_stream.backup.restore_from`` says, which needs no open platform; this one is not
+        touched. ``open_platform`` opens what was made.
+        """
+        return await self._backups.restore_from(
+            directory,
+            target,
+            at_sequence=at_sequence,
+            at_time=at_time,
+            at_event=at_event,
+            key=key,
+            projections=projections,
+            on_bytes=on_bytes,
+        )
 
     async def seal(self) -> int:
         """Refuse every write from now on, also after a restart; the id of the last event.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import trio
 
+from exo_stream.backup.projections import FOLDER_SUFFIX
 from exo_stream.canonical.store import CanonicalMeta
 from exo_stream.cli.exit_codes import ERROR, OK
 from exo_stream.cli.output import Output
@@ -15,9 +16,6 @@ from exo_stream.cli.wording import Json, readable
 from exo_stream.errors import FileInUseError, ForeignFileError
 from exo_stream.opening import open_platform
 from exo_stream.storage.projection_file import SUFFIX, Seen, look
-
-FOLDER_SUFFIX = ".projections"
-"""Where projections are looked for unless told: beside the file, under its name."""
 
 COLUMNS = ("name", "cursor", "lag", "state", "dead letters")
 

@@ -263,7 +263,7 @@ def open_projection_file(
         directory.beside(real, REBUILT_SUFFIX).unlink(missing_ok=True)
         directory.beside(real, REBUILT_SUFFIX + ".wal").unlink(missing_ok=True)
         if inspection.exists(real):
-            _refuse_hole(real)
+            refuse_hole(real)
         else:
             unborn = directory.beside(real, ".new")
             _make(unborn, identity, now)
@@ -409,7 +409,8 @@ def _check_behind(opened: ProjectionFile, newest: int) -> None:
         raise CursorAheadError(newest)
 
 
-def _refuse_hole(path: Path) -> None:
+def refuse_hole(path: Path) -> None:
+    """Raise CorruptionError if the write-ahead log of a stopped file lacks something inside."""
     wal_path = directory.beside(path, ".wal")
     if wal_path.exists():
         scan = wal.scan_structure(wal_path.read_bytes())

@@ -106,6 +106,11 @@ def move_cursor(
         raise InvalidStateError("a handler has changed the cursor of its projection")
 
 
+def write_log_id(con: duckdb.DuckDBPyConnection, log_id: str) -> None:
+    """Say that what is in the file was made of another log, of which its own is the beginning."""
+    con.execute(f"UPDATE {_META} SET log_id = ?", [log_id])  # noqa: S608  our own name
+
+
 def put_letter(con: duckdb.DuckDBPyConnection, letter: DeadLetter) -> None:
     """Put an event aside, in the place of an earlier one with its id."""
     remove_letter(con, letter.event_id)
