@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from inspect import signature
 from operator import attrgetter
 from pathlib import Path
 
@@ -35,6 +36,24 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryEng
     opened = open_duckdb_engine(tmp_path / "store.duckdb", limits=limits)
     yield opened
     opened.close()
+
+
+def test_the_trait_has_nine_methods_letter_for_letter() -> None:
+    assert {
+        name: [*signature(method).parameters][1:]
+        for name, method in vars(StoreEngine).items()
+        if not name.startswith("_")
+    } == {
+        "put_batch": ["kvs"],
+        "get": ["key"],
+        "range_scan": ["start", "end", "limit", "forward"],
+        "get_many": ["keys"],
+        "delete_batch": ["keys"],
+        "current_sequence": [],
+        "get_batch": ["sequence"],
+        "oldest_retained_batch": [],
+        "prune_batch_log": ["cutoff_exclusive"],
+    }
 
 
 @pytest.mark.parametrize("check", [*STORE_ENGINE_CHECKS, *LOG_CHECKS], ids=attrgetter("__name__"))

@@ -132,6 +132,9 @@ async def _enter_snapshot(platform: Platform) -> None:
         pytest.param(lambda p: p.get_entry(b"a"), "versions", id="get_entry"),
         pytest.param(_enter_scan, "snapshots", id="scan"),
         pytest.param(_enter_snapshot, "snapshots", id="snapshot"),
+        pytest.param(lambda p: p.streams.create_stream("s"), "streams", id="streams"),
+        pytest.param(lambda p: p.canonical.open(), "transactions", id="canonical"),
+        pytest.param(lambda p: p.backup_to("copy"), "backups", id="backup"),
     ],
 )
 async def test_every_other_verb_is_refused_and_says_what_is_missing(

@@ -27,7 +27,7 @@ from exo_stream.errors import (
     ProducerGapError,
 )
 from exo_stream.feed import CaughtUp, SnapshotBegin, SnapshotEnd, SnapshotPage
-from exo_stream.limits import Limits
+from exo_stream.limits import MIB, Limits
 from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, Entry, Keyspace, VersionedValue
 from tests.network import connected_over, networked
 from tests.worlds import OpenPlatform, in_memory, on_file
@@ -87,6 +87,22 @@ async def test_every_key_and_value_at_the_edges(open_verbs: OpenVerbs) -> None:
         batch = await verbs.get_batch(1)
         assert batch is not None
         assert [entry.key for entry in batch.entries] == EDGES[::-1]
+
+
+@pytest.mark.slow
+async def test_the_largest_value_comes_back_and_one_byte_more_is_refused(
+    open_verbs: OpenVerbs,
+) -> None:
+    largest = bytes(range(256)) * (10 * MIB // 256)
+    async with open_verbs() as verbs:
+        with pytest.raises(LimitExceededError, match="value_bytes_max"):
+            await verbs.put_batch([(b"k", largest + b"v")])
+        await verbs.put_batch([(b"j", b""), (b"k", largest)])
+        assert await verbs.get(b"k") == largest
+        assert await verbs.range_scan() == [(b"j", b""), (b"k", largest)]
+        async with verbs.subscribe(prefix=b"k") as feed:
+            batch = await anext(feed)
+        assert batch.entries == (Entry(Keyspace.STORE, b"k", largest),)
 
 
 async def test_the_same_key_twice_the_last_wins_and_the_log_keeps_both(
