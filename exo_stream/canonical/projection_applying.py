@@ -17,9 +17,9 @@ from exo_stream.errors import (
     StoreError,
     StoreFullError,
 )
+from exo_stream.storage.dead_letter import DeadLetter
 from exo_stream.storage.hop import Hop
 from exo_stream.storage.projection_file import ProjectionFile
-from exo_stream.storage.projection_tables import DeadLetter
 
 Handler = Callable[[ProjectionTxn, Sequence[Event]], Awaitable[None]]
 """Gets events in order, and the transaction that becomes durable together with the cursor. It is
@@ -28,6 +28,8 @@ twice, what it does in its tables happens once."""
 
 STORAGE: Final = (StoreFullError, OutcomeUnknownError)
 """The file cannot be written, which is no event's fault."""
+
+_TOLD_LENGTH_MAX: Final = 500
 
 
 class Applier:
@@ -65,15 +67,15 @@ class Applier:
         await self._commit(file, letter.event_id, cursor)
 
     async def pass_over(
-        self, file: ProjectionFile, event: Event, letter: DeadLetter | None
+        self, file: ProjectionFile, through: int, letter: DeadLetter | None
     ) -> None:
-        """Move the cursor past an event without its effect, and put it aside if told."""
+        """Move the cursor past events without their effect, and put one aside if told."""
 
         def pass_over() -> None:
             file.begin()
             if letter is not None:
                 file.put_letter(letter)
-            file.commit(event[0], now=self._clock())
+            file.commit(through, now=self._clock())
 
         await self._write(pass_over)
 
@@ -155,4 +157,6 @@ class Applier:
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """What was raised, in one line of bounded length: it is kept, printed, and sent."""
+    text = " ".join(str(error).split())[:_TOLD_LENGTH_MAX]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

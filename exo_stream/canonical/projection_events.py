@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 
 from exo_stream.canonical.events import EventIter, event_row_key
 from exo_stream.canonical.projection_rules import Event, ProjectorConfig, cut
 from exo_stream.canonical.record import Record
 from exo_stream.canonical.state import StateReads
-from exo_stream.errors import CorruptionError
+from exo_stream.errors import EventGapError
 from exo_stream.ground import Ground
 from exo_stream.model import SEQUENCE_MAX
 from exo_stream.storage.engine import Cold
@@ -51,7 +53,8 @@ class ProjectionEvents:
         else:
             await trio.lowlevel.checkpoint()
         if config.batch_wait_ms:
-            with trio.move_on_after(config.batch_wait_ms / 1_000):
+            # A gap is told once what is before it has been taken.
+            with trio.move_on_after(config.batch_wait_ms / 1_000), suppress(EventGapError):
                 while self._is_small():
                     room = config.batch_events_max - len(pending)
                     pending.extend(await self._following.next_batch(room))
@@ -67,14 +70,17 @@ class ProjectionEvents:
         return found[: cut(found, config.batch_events_max, config.batch_bytes_max)]
 
     async def age_seconds(self, event_id: int) -> float | None:
-        """For how long an event has been there; None if the log has let go of its time."""
+        """For how long an event has been there; None if it is missing, or the log has let go of
+        its time.
+        """
         sources = self._ground.sources
         key, version = event_row_key(event_id), sources.reads.engine.version
         row = sources.reads.engine.lookup(version, key)
         if isinstance(row, Cold):
             [row] = await sources.reads.rows(version, [key])
         if row is None:
-            raise CorruptionError(f"event {event_id} is missing")
+            await trio.lowlevel.checkpoint()
+            return None  # the event itself is
         before = row.sequence - 1
         if row.sequence < version.floor:
             await trio.lowlevel.checkpoint()

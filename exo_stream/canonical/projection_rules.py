@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, assert_never
 
-from exo_stream.errors import ConfigError
+from exo_stream.errors import ConfigError, EventGapError
 from exo_stream.limits import MIB
 
 Event = tuple[int, bytes]
@@ -80,12 +80,44 @@ ErrorStrategy = FailFast | LogAndSkip | DeadLetterQueue | RetryWithBackoff | Cus
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayConfig:
+    """When a running projection replays its dead letters by itself.
+
+    Every ``check_interval_ms`` it takes up to ``batch_max`` of those that are due, the least
+    replayed first, and leaves the rest for later after ``failures_max`` failures in a row. One is
+    due ``initial_delay_ms`` after it was put aside, and ``initial_delay_ms`` doubled n times,
+    never more than ``max_delay_ms``, after replay n failed.
+    """
+
+    check_interval_ms: int = 60_000
+    initial_delay_ms: int = 10_000
+    max_delay_ms: int = 3_600_000
+    batch_max: int = 100
+    failures_max: int = 10
+
+    def __post_init__(self) -> None:
+        positive = (self.check_interval_ms, self.initial_delay_ms, self.batch_max)
+        if min(*positive, self.failures_max) < 1 or self.initial_delay_ms > self.max_delay_ms:
+            raise ConfigError(
+                "a replay's bounds are positive, and initial_delay_ms <= max_delay_ms"
+            )
+
+    def delays(self, retries_max: int) -> list[int]:
+        """How long a letter waits for its next replay, by how many failed, in microseconds."""
+        backoff = RetryWithBackoff(
+            initial_delay_ms=self.initial_delay_ms, max_delay_ms=self.max_delay_ms
+        )
+        return [round(1e6 * delay_seconds(backoff, n, 1.0)) for n in range(retries_max)]
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectorConfig:
     """How a projection takes its events.
 
     A batch is what is there, up to ``batch_events_max`` events and ``batch_bytes_max`` bytes, one
     event at least. A running projection waits up to ``batch_wait_ms`` after the first for the
     batch to fill. A handler that takes longer than ``handler_timeout_ms`` has failed.
+    ``gap_strategy`` says what to do where events are missing: stop, or go on after them.
     """
 
     batch_events_max: int = 1_000
@@ -95,6 +127,9 @@ class ProjectorConfig:
     error_strategy: ErrorStrategy = RetryWithBackoff()
     replay_retries_max: int = 5
     """A dead letter that was replayed in vain so often is permanent."""
+    replay: ReplayConfig | None = None
+    """Without, dead letters are replayed when somebody asks for it."""
+    gap_strategy: FailFast | LogAndSkip = FailFast()
 
     def __post_init__(self) -> None:
         positive = (self.batch_events_max, self.batch_bytes_max, self.handler_timeout_ms)
@@ -145,6 +180,13 @@ def detect_gaps(expected: int, ids: Sequence[int]) -> tuple[int, int]:
     return gaps, missing
 
 
+def check_no_gap(expected: int, events: Sequence[Event]) -> None:
+    """Raise EventGapError unless each event from ``expected`` on is there."""
+    gaps, missing = detect_gaps(expected, [event_id for event_id, _ in events])
+    if gaps:
+        raise EventGapError(expected, missing)
+
+
 def cut(events: Sequence[Event], events_max: int, bytes_max: int) -> int:
     """How many of these events make one batch: one at least, if there is one."""
     size = 0
@@ -167,7 +209,10 @@ State = Literal["running", "retrying", "failed", "rebuilding", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class RunStats:
-    """What one run did; zeros if there was nothing to do. ``duration`` is in seconds."""
+    """What one run did; zeros if there was nothing to do. ``duration`` is in seconds.
+
+    ``events_skipped`` counts those that were put aside or passed over, and those missing in gaps.
+    """
 
     events_applied: int = 0
     bytes_processed: int = 0
@@ -196,3 +241,4 @@ class ProjectorStatus:
     retries: int
     total_events_applied: int
     total_events_skipped: int
+    total_gaps_detected: int = 0

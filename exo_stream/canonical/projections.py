@@ -86,6 +86,8 @@ class Projections:
         )
         self._projectors[name] = projector
         self._stack.push_async_callback(projector.close)
+        self._ground.companions.append(projector)
+        self._stack.callback(self._ground.companions.remove, projector)
         if run:
             projector.resume()
         self._nursery.start_soon(projector.run_continuous)

@@ -28,9 +28,10 @@ from exo_stream.errors import (
 )
 from exo_stream.limits import MIB
 from exo_stream.storage import directory, failures, inspection, projection_tables, wal
+from exo_stream.storage.dead_letter import DeadLetter
 from exo_stream.storage.instance import attach, open_cursor
 from exo_stream.storage.lock_file import LockFile
-from exo_stream.storage.projection_tables import DeadLetter, Stored
+from exo_stream.storage.projection_tables import Stored
 
 SUFFIX: Final = ".duckdb"
 REBUILT_SUFFIX: Final = ".rebuild"
@@ -101,6 +102,11 @@ class ProjectionFile:
         """The size of its write-ahead log."""
         return directory.file_bytes(directory.beside(self.path, ".wal"))
 
+    @property
+    def next_event_id(self) -> int:
+        """The id of the event that comes after ``cursor``."""
+        return 0 if self.cursor is None else self.cursor + 1
+
     def begin(self) -> None:
         """Begin a transaction; what an earlier one left is undone."""
         self.roll_back()
@@ -169,10 +175,21 @@ class ProjectionFile:
         with suppress(duckdb.Error):
             self._con.interrupt()
 
-    def letters(self) -> list[DeadLetter]:
-        """The events that were put aside, by id; on the reader's thread."""
+    def letters(self, first: int, limit: int, bytes_max: int) -> list[DeadLetter]:
+        """Events that were put aside, by id, as ``projection_tables.letters`` says; on the
+        reader's thread.
+        """
         try:
-            return projection_tables.letters(self._reader)
+            return projection_tables.letters(self._reader, first, limit, bytes_max)
+        except duckdb.Error as error:
+            raise failures.of_read(error) from error
+
+    def letters_due(self, now: int, delays: Sequence[int] | None, limit: int) -> list[int]:
+        """The ids of those that may be replayed, as ``projection_tables.letters_due`` says; on
+        the reader's thread.
+        """
+        try:
+            return projection_tables.letters_due(self._reader, now, delays, limit)
         except duckdb.Error as error:
             raise failures.of_read(error) from error
 
@@ -227,6 +244,11 @@ class ProjectionFile:
         """Let go of the lock."""
         if self.lock is not None:
             self.lock.close()
+
+    def drop(self) -> None:
+        """Let go of a file that has failed, as it is, and of the lock."""
+        self.abandon()
+        self.release()
 
     def _attach(self) -> duckdb.DuckDBPyConnection:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 import duckdb
 
 from exo_stream.errors import ForeignFileError, InvalidStateError
+from exo_stream.storage.dead_letter import DeadLetter
 
 FORMAT: Final = 1
 
@@ -17,22 +18,6 @@ _META: Final = "exo.exo_projection.projection_meta"
 _LETTERS: Final = "exo.exo_projection.dead_letter_queue"
 
 Change = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An event that a projection has put aside; times are microseconds since the Unix epoch.
-
-    ``permanent`` says that it was replayed in vain as often as it may be.
-    """
-
-    event_id: int
-    event_bytes: bytes
-    error_message: str
-    failed_at: int
-    retry_count: int = 0
-    last_retry_at: int | None = None
-    permanent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +118,52 @@ def remove_letter(con: duckdb.DuckDBPyConnection, event_id: int) -> None:
     con.execute(f"DELETE FROM {_LETTERS} WHERE event_id = ?", [event_id])  # noqa: S608  our own name
 
 
-def letters(con: duckdb.DuckDBPyConnection) -> list[DeadLetter]:
-    """All of them, by event id."""
+def letters(
+    con: duckdb.DuckDBPyConnection, first: int, limit: int, bytes_max: int
+) -> list[DeadLetter]:
+    """Up to ``limit`` of them from the id ``first`` on, by id: one at least, if there is one, and
+    no more than have ``bytes_max`` together.
+    """
+    ids = con.execute(
+        f"SELECT event_id, octet_length(event_bytes) FROM {_LETTERS} WHERE event_id >= ?"  # noqa: S608
+        " ORDER BY event_id LIMIT ?",
+        [first, limit],
+    ).fetchall()
+    last, size = first - 1, 0
+    for event_id, length in ids:
+        size += length
+        if last >= first and size > bytes_max:
+            break
+        last = event_id
     rows = con.execute(
         "SELECT event_id, event_bytes, error_message, failed_at, retry_count, last_retry_at,"  # noqa: S608
-        f" permanent FROM {_LETTERS} ORDER BY event_id"
+        f" permanent FROM {_LETTERS} WHERE event_id BETWEEN ? AND ? ORDER BY event_id",
+        [first, max(first, last)],
     ).fetchall()
     return [DeadLetter(*row) for row in rows]
+
+
+def letters_due(
+    con: duckdb.DuckDBPyConnection, now: int, delays: Sequence[int] | None, limit: int
+) -> list[int]:
+    """The ids of up to ``limit`` of them that are not permanent, the oldest first.
+
+    With ``delays`` only those whose last try is so many microseconds ago, by how often they were
+    replayed, and of them those replayed least first.
+    """
+    if delays is None:
+        found = con.execute(
+            f"SELECT event_id FROM {_LETTERS} WHERE NOT permanent ORDER BY event_id LIMIT ?",  # noqa: S608
+            [limit],
+        )
+    else:
+        found = con.execute(
+            f"SELECT event_id FROM {_LETTERS} WHERE NOT permanent"  # noqa: S608  our own name
+            " AND coalesce(last_retry_at, failed_at) + list_extract(?, retry_count + 1) <= ?"
+            " ORDER BY retry_count, event_id LIMIT ?",
+            [list(delays), now, limit],
+        )
+    return [event_id for (event_id,) in found.fetchall()]
 
 
 def count_letters(con: duckdb.DuckDBPyConnection) -> int:
