@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
 
+from exo_stream.canonical.events import EventIter
+from exo_stream.canonical.store import CanonicalStore
 from exo_stream.cli.canonical_arguments import LAST_EVENTS
 from exo_stream.cli.connection import connected
 from exo_stream.cli.exit_codes import NOT_FOUND, OK
 from exo_stream.cli.output import Output
 from exo_stream.cli.wording import json_line, named, readable
-from exo_stream.client import Client
+from exo_stream.client.canonical import RemoteCanonical
 from exo_stream.client.event_iter import RemoteEventIter
-from exo_stream.errors import InvalidRequestError
+from exo_stream.errors import ForeignFileError, InvalidRequestError
 
 BATCH_EVENTS_MAX = 256
 """So many are printed in one write."""
+
+
+@asynccontextmanager
+async def _store(args: Namespace) -> AsyncIterator[CanonicalStore | RemoteCanonical]:
+    """The store of the server, or of the file that ``--file`` names."""
+    if args.file is None:
+        async with connected(args) as client:
+            yield client.canonical
+        return
+    from exo_stream.opening import open_platform  # noqa: PLC0415  DuckDB, for a file only
+
+    if not Path(args.file).is_file():  # noqa: ASYNC240  nothing else happens meanwhile
+        raise ForeignFileError(f"{args.file} is no file")
+    async with open_platform(args.file) as platform:
+        yield platform.canonical
 
 
 async def events(args: Namespace, out: Output) -> int:
@@ -24,21 +44,21 @@ async def events(args: Namespace, out: Output) -> int:
     if args.verb == "get" and args.first is None:
         raise InvalidRequestError("get needs an event id")
     if args.verb == "tail" and args.last is not None:
-        raise InvalidRequestError("tail goes on for ever: it has no LAST; see --count")
-    async with connected(args) as client:
+        raise InvalidRequestError("tail has no LAST; see --count")
+    async with _store(args) as store:
         if args.verb == "tail":
-            await _tail(client, args, out)
+            await _tail(store, args, out)
             return OK
         last = args.first if args.last is None else args.last
-        found = await client.canonical.iter_events(args.first, last + 1)
+        found = await store.iter_events(args.first, last + 1)
         printed = await _print(found, args.count, out)
     return OK if printed else NOT_FOUND
 
 
-async def _tail(client: Client, args: Namespace, out: Output) -> None:
+async def _tail(store: CanonicalStore | RemoteCanonical, args: Namespace, out: Output) -> None:
     first = args.first
     if first is None:
-        first = max(0, (await client.canonical.meta()).next_event_id - LAST_EVENTS)
+        first = max(0, (await store.meta()).next_event_id - LAST_EVENTS)
     async with trio.open_nursery() as nursery:
 
         async def until_unread() -> None:
@@ -46,12 +66,13 @@ async def _tail(client: Client, args: Namespace, out: Output) -> None:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(until_unread)
-        found = await client.canonical.iter_events(first, follow=True)
+        # To a file that we have alone nobody adds anything.
+        found = await store.iter_events(first, follow=args.file is None)
         await _print(found, args.count, out)
         nursery.cancel_scope.cancel()
 
 
-async def _print(found: RemoteEventIter, count: int | None, out: Output) -> int:
+async def _print(found: EventIter | RemoteEventIter, count: int | None, out: Output) -> int:
     """Print ``count`` events, or all; how many there were."""
     await trio.lowlevel.checkpoint_if_cancelled()
     printed = 0
@@ -77,9 +98,9 @@ def _line(number: int, event: bytes, out: Output) -> str:
 
 async def seal(args: Namespace, out: Output) -> int:
     """Seal, and print at which event; nothing is sealed where there is none."""
-    async with connected(args) as client:
-        event_id = await client.canonical.seal()
-        meta = await client.canonical.meta()
+    async with _store(args) as store:
+        event_id = await store.seal()
+        meta = await store.meta()
     is_sealed = meta.sealed_event_id is not None
     text = f"sealed at event {event_id}" if is_sealed else "not sealed: there are no events"
     out.answer({"event": event_id, "sealed": is_sealed}, text)
@@ -88,8 +109,8 @@ async def seal(args: Namespace, out: Output) -> int:
 
 async def unseal(args: Namespace, out: Output) -> int:
     """Take canonical writes again."""
-    async with connected(args) as client:
-        await client.canonical.unseal()
+    async with _store(args) as store:
+        await store.unseal()
     out.answer({"sealed": False}, "unsealed")
     return OK
 

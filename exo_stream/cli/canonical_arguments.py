@@ -18,19 +18,21 @@ def add_canonical(command: AddCommand, event_id: ReadNumber, count: ReadNumber) 
         "events",
         "Print events of the canonical store",
         description="get: print an event, or those from FIRST up to and with LAST. tail: print the "
-        f"last {LAST_EVENTS} events, or those from an id on, then every new one.",
+        f"last {LAST_EVENTS} events, or those from an id on, then, of a server, every new one.",
     )
     events.add_argument("verb", choices=["tail", "get"])
     events.add_argument("first", nargs="?", type=event_id, metavar="FIRST", help="an event id")
     events.add_argument("last", nargs="?", type=event_id, metavar="LAST")
     events.add_argument("--count", type=count, metavar="N", help="end after N events")
-    command(
+    seal = command(
         "seal",
         "Refuse every canonical write from now on, also after a restart",
         description="Refuse every canonical write from now on, also after a restart, and print the "
         "id of the last event. A store without events is not sealed.",
     )
-    command("unseal", "Take canonical writes again")
+    unseal = command("unseal", "Take canonical writes again")
+    for one in (events, seal, unseal):
+        one.add_argument("--file", metavar="FILE", help="one that no server has open")
     pause = command(
         "pause",
         "Refuse canonical writes until somebody resumes them",
