@@ -342,9 +342,10 @@ class Platform:
         """
         if type(sequence) is not int or not 0 <= sequence <= SEQUENCE_MAX:
             raise InvalidRequestError("a sequence number is an unsigned 64-bit integer")
-        if sequence < self._engine.version.floor:
+        version = await self._ground.version()
+        if sequence < version.floor:
             await trio.lowlevel.checkpoint()
-            raise BatchEvictedError(self._engine.version.floor)
+            raise BatchEvictedError(version.floor)
         if sequence > self._frontier.visible:
             await trio.lowlevel.checkpoint()
             return None

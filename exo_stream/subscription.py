@@ -112,8 +112,11 @@ class Subscription:
 
         Raises LogMismatchError, CursorAheadError or BatchEvictedError for a cursor that cannot
         be resumed from, SnapshotExpiredError if no snapshot is to be had, InvalidSelectorError or
-        OverloadedError for a selector that breaks a rule, or is one too many.
+        OverloadedError for a selector that breaks a rule, or is one too many, PlatformClosedError.
         """
+        if self._sources.interest.closed:
+            await trio.lowlevel.checkpoint()
+            raise PlatformClosedError("the platform is closed")
         try:
             # First, so that "now" is when it was asked for, however long a regex takes to compile.
             await self._begin(start)
