@@ -393,6 +393,8 @@ def test_an_error_of_a_key_is_an_invalid_request_with_its_code_and_fields(
     twin = error.again()
     assert (type(twin), str(twin)) == (type(error), str(error))
     assert all(getattr(twin, name) == getattr(error, name) for name in error.fields)
+    assert str(error)
+    assert all(str(getattr(error, name)) in str(error) for name in error.fields)
     assert f"{type(error).__name__} " in (keys.__doc__ or "")
     assert f" {error.code} " in (keys.__doc__ or "").replace("\n", " ")
 

@@ -121,6 +121,14 @@ def test_nesting_that_would_lose_bits_is_refused() -> None:
         Namespace().within(outer).within(b"x").within(inner)
     with pytest.raises(NamespaceNestingError):
         Namespace().within(outer).selection(b"x", [MatchKey(0, 0, "a")])
+    fitting = KeyCodec(7, 1)  # two of it lose nothing, unless bytes stand between them
+    between = Namespace().within(fitting).within(b"x")
+    with pytest.raises(NamespaceNestingError, match="within packed bytes"):
+        between.within(fitting)
+    with pytest.raises(NamespaceNestingError, match="within packed bytes"):
+        between.selection(b"", [MatchKey(7, 1, "a")])
+    with pytest.raises(NamespaceNestingError, match="within packed bytes"):
+        between.family(b"", MatchKey(7, 1, "a"))
     with pytest.raises(NamespaceNestingError, match="17 reserved bits"):
         combined(KeyCodec(9, 0), KeyCodec(8, 0))
 
