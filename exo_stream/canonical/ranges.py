@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import trio
 from sortedcontainers import SortedDict
@@ -148,23 +148,49 @@ class StateIter:
             self._high = page.resume
 
     def _merged(self, page: Page) -> list[Pair]:
-        """The page, with what the transaction itself has written in the same stretch of keys."""
         found = {row.key: row.value for row in page.rows}
         if self._own:
-            low, high = self._low, self._high
-            if page.resume is not None:
-                low, high = (low, page.resume) if self._forward else (page.resume, high)
-            for key in self._own.irange(low, high, (True, False)):
-                found[key] = self._own[key]
-            ordered = sorted(found.items(), reverse=not self._forward)
-            return [(key[1:], value) for key, value in ordered if value is not None]
+            stretch = read_stretch(self._low, self._high, page.resume, forward=self._forward)
+            found = with_own(found, self._own, stretch, forward=self._forward)
         return [(key[1:], value) for key, value in found.items() if value is not None]
+
+
+def read_stretch(
+    low: bytes, high: bytes | None, resume: bytes | None, *, forward: bool
+) -> tuple[bytes, bytes | None]:
+    """The keys, from one up to another, that a page of ``low <= key < high`` speaks for."""
+    if resume is None:
+        return low, high
+    return (low, resume) if forward else (resume, high)
+
+
+def with_own(
+    found: Mapping[bytes, bytes | None],
+    own: SortedDict[bytes, bytes | None],
+    stretch: tuple[bytes, bytes | None],
+    *,
+    forward: bool,
+) -> dict[bytes, bytes | None]:
+    """A page, with what a transaction itself has written in the same stretch of keys; in order."""
+    low, high = stretch
+    mine = {key: own[key] for key in own.irange(low, high, (True, False))}
+    return dict(sorted({**found, **mine}.items(), reverse=not forward))
+
+
+class Pairs(Protocol):
+    """A range of the state, near or far."""
+
+    async def __anext__(self) -> Pair: ...
+
+    async def next(self) -> Pair | None: ...
+
+    def close(self) -> None: ...
 
 
 class KeyIter:
     """The keys of a range, without their values."""
 
-    def __init__(self, pairs: StateIter) -> None:
+    def __init__(self, pairs: Pairs) -> None:
         self._pairs = pairs
 
     def __aiter__(self) -> Self:

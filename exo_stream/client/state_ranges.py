@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
 import trio
+from sortedcontainers import SortedDict
 
-from exo_stream.canonical.ranges import Pair, check_bounds
+from exo_stream.canonical.ranges import KeyIter, Pair, check_bounds, read_stretch, with_own
 from exo_stream.client.call import Call, Retry
 from exo_stream.client.link import Link
 from exo_stream.protocol import canonical_messages as c
@@ -96,8 +96,7 @@ class RemoteStateIter:
         self._end = end
         self._reverse = reverse
         self._left = limit
-        self._own = dict(own or {})
-        self._own_keys = sorted(self._own)
+        self._own: SortedDict[bytes, bytes | None] = SortedDict(own or {})
         self._keys_only = False
         self._check = check
         self._belongs_to = snapshot
@@ -134,10 +133,10 @@ class RemoteStateIter:
                 self.close()
         return pair
 
-    def keys_only(self) -> RemoteKeyIter:
+    def keys_only(self) -> KeyIter:
         """The keys alone; the values do not travel."""
         self._keys_only = True
-        return RemoteKeyIter(self)
+        return KeyIter(self)
 
     def close(self) -> None:
         """Have the server let go of what it holds; there is nothing more to come."""
@@ -203,54 +202,11 @@ class RemoteStateIter:
             self._start = reply.resume
 
     def _merged(self, reply: c.StateRows) -> list[Pair]:
-        """The page, with what the transaction itself has written in the same stretch of keys."""
         found: dict[bytes, bytes | None] = {
             key: b"" if value is None else value for key, value in reply.rows
         }
-        if self._own_keys:
-            low, high = self._start, self._end
-            if reply.resume is not None:
-                low, high = (reply.resume, high) if self._reverse else (low, reply.resume)
-            first = bisect_left(self._own_keys, low)
-            last = len(self._own_keys) if high is None else bisect_left(self._own_keys, high)
-            for key in self._own_keys[first:last]:
-                found[key] = self._own[key]
-            ordered = sorted(found.items(), reverse=self._reverse)
-            return [(key, value) for key, value in ordered if value is not None]
+        if self._own:
+            forward = not self._reverse
+            stretch = read_stretch(self._start, self._end, reply.resume, forward=forward)
+            found = with_own(found, self._own, stretch, forward=forward)
         return [(key, value) for key, value in found.items() if value is not None]
-
-
-class RemoteKeyIter:
-    """The keys of a range, without their values."""
-
-    def __init__(self, pairs: RemoteStateIter) -> None:
-        self._pairs = pairs
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        key, _ = await anext(self._pairs)
-        return key
-
-    async def next(self) -> bytes | None:
-        """The next key, None at the end."""
-        pair = await self._pairs.next()
-        return None if pair is None else pair[0]
-
-    def close(self) -> None:
-        """Have the server let go of what it holds."""
-        self._pairs.close()
-
-    async def __aenter__(self) -> Self:
-        await trio.lowlevel.checkpoint()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-        await trio.lowlevel.cancel_shielded_checkpoint()
