@@ -20,20 +20,7 @@ from typing import Final, assert_never
 
 from exo_stream.keys import MatchKey
 from exo_stream.limits import MIB
-from exo_stream.policies.policy import (
-    DropAll,
-    GreaterThan,
-    GreaterThanOrEqual,
-    InvalidPolicyError,
-    KeepLatest,
-    KeysScope,
-    OrderBy,
-    OrderEncoding,
-    Policy,
-    Retain,
-    SequenceScope,
-    check_retain,
-)
+from exo_stream.policies import policy as p
 from exo_stream.policies.retention import LogRetention
 
 VERSION: Final = 1
@@ -45,17 +32,17 @@ DOCUMENT_BYTES_MAX: Final = MIB
 _RULES: Final = ("keep_latest", "greater_than", "greater_than_or_equal", "drop_all")
 _BASE64: Final = "base64:"
 """Begins a text that stands for bytes which are not UTF-8, as on the command line."""
-_ENCODINGS: Final = {encoding.name.lower(): encoding for encoding in OrderEncoding}
+_ENCODINGS: Final = {encoding.name.lower(): encoding for encoding in p.OrderEncoding}
 
 
-def encode_policies(policies: Sequence[Policy]) -> bytes:
+def encode_policies(policies: Sequence[p.Policy]) -> bytes:
     """The policies as a document; of none, the empty one."""
     if not policies:
         return b""
     return _dump({"policies": [_policy_fields(policy) for policy in policies]})
 
 
-def decode_policies(document: bytes) -> tuple[Policy, ...]:
+def decode_policies(document: bytes) -> tuple[p.Policy, ...]:
     """The policies that ``document`` holds.
 
     Raises InvalidPolicyError for any bytes that are no such document, and never another exception.
@@ -108,16 +95,16 @@ def _dump(fields: dict[str, object]) -> bytes:
 
 def _load(document: bytes, name: str) -> Mapping[str, object]:
     if len(document) > DOCUMENT_BYTES_MAX:
-        raise InvalidPolicyError(name, f"a document has at most {DOCUMENT_BYTES_MAX} bytes")
+        raise p.InvalidPolicyError(name, f"a document has at most {DOCUMENT_BYTES_MAX} bytes")
     try:
         read: object = json.loads(document.decode(), object_pairs_hook=_without_repeats)
     except RecursionError:
-        raise InvalidPolicyError(name, "not a document: too much within one another") from None
+        raise p.InvalidPolicyError(name, "not a document: too much within one another") from None
     except ValueError as error:
-        raise InvalidPolicyError(name, f"not a document: {error}") from None
+        raise p.InvalidPolicyError(name, f"not a document: {error}") from None
     fields = _object(read, name, required=("version", name))
     if _number(fields["version"], "version") != VERSION:
-        raise InvalidPolicyError("version", f"version {fields['version']} is unknown")
+        raise p.InvalidPolicyError("version", f"version {fields['version']} is unknown")
     return fields
 
 
@@ -128,29 +115,29 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-def _policy_fields(policy: Policy) -> dict[str, object]:
+def _policy_fields(policy: p.Policy) -> dict[str, object]:
     retain = _retain_fields(policy.retain)
     match policy.scope:
-        case SequenceScope():
+        case p.SequenceScope():
             return {"sequence": {}, "retain": retain}
-        case KeysScope() as scope:
+        case p.KeysScope() as scope:
             return {"keys": _keys_fields(scope), "retain": retain}
         case unreachable:
             assert_never(unreachable)
 
 
-def _policy(value: object, field: str) -> Policy:
+def _policy(value: object, field: str) -> p.Policy:
     fields = _object(value, field, required=("retain",), optional=("keys", "sequence"))
     retain = _retain(fields["retain"], f"{field}.retain")
     if ("keys" in fields) == ("sequence" in fields):
-        raise InvalidPolicyError(field, "one scope is needed: keys or sequence")
+        raise p.InvalidPolicyError(field, "one scope is needed: keys or sequence")
     if "keys" in fields:
-        return Policy(_keys_scope(fields["keys"], f"{field}.keys"), retain)
+        return p.Policy(_keys_scope(fields["keys"], f"{field}.keys"), retain)
     _object(fields["sequence"], f"{field}.sequence")
-    return Policy(SequenceScope(), retain)
+    return p.Policy(p.SequenceScope(), retain)
 
 
-def _keys_fields(scope: KeysScope) -> dict[str, object]:
+def _keys_fields(scope: p.KeysScope) -> dict[str, object]:
     match_key = scope.match_key
     fields: dict[str, object] = {
         "match_key": {
@@ -171,11 +158,11 @@ def _keys_fields(scope: KeysScope) -> dict[str, object]:
     return fields
 
 
-def _keys_scope(value: object, field: str) -> KeysScope:
+def _keys_scope(value: object, field: str) -> p.KeysScope:
     optional = ("prefix", "group_by", "order_by")
     fields = _object(value, field, required=("match_key",), optional=optional)
     group_by = _list(fields.get("group_by", []), f"{field}.group_by")
-    return KeysScope(
+    return p.KeysScope(
         _match_key(fields["match_key"], f"{field}.match_key"),
         tuple(_text(name, f"{field}.group_by[{index}]") for index, name in enumerate(group_by)),
         _order_by(fields["order_by"], f"{field}.order_by") if "order_by" in fields else None,
@@ -192,74 +179,74 @@ def _match_key(value: object, field: str) -> MatchKey:
     )
 
 
-def _order_by(value: object, field: str) -> OrderBy:
+def _order_by(value: object, field: str) -> p.OrderBy:
     fields = _object(value, field, required=("capture_group",), optional=("encoding",))
     name = _text(fields.get("encoding", "bytes_asc"), f"{field}.encoding")
     if name not in _ENCODINGS:
-        raise InvalidPolicyError(f"{field}.encoding", f"one of {', '.join(_ENCODINGS)} is needed")
-    return OrderBy(_text(fields["capture_group"], f"{field}.capture_group"), _ENCODINGS[name])
+        raise p.InvalidPolicyError(f"{field}.encoding", f"one of {', '.join(_ENCODINGS)} is needed")
+    return p.OrderBy(_text(fields["capture_group"], f"{field}.capture_group"), _ENCODINGS[name])
 
 
-def _retain_fields(retain: Retain) -> dict[str, object]:
+def _retain_fields(retain: p.Retain) -> dict[str, object]:
     match retain:
-        case KeepLatest(count):
+        case p.KeepLatest(count):
             return {"keep_latest": {"count": count}}
-        case GreaterThan(threshold):
+        case p.GreaterThan(threshold):
             return {"greater_than": {"threshold": threshold}}
-        case GreaterThanOrEqual(threshold):
+        case p.GreaterThanOrEqual(threshold):
             return {"greater_than_or_equal": {"threshold": threshold}}
-        case DropAll():
+        case p.DropAll():
             return {"drop_all": {}}
         case unreachable:
             assert_never(unreachable)
 
 
-def _retain(value: object, field: str) -> Retain:
+def _retain(value: object, field: str) -> p.Retain:
     fields = _object(value, field, optional=_RULES)
     if len(fields) != 1:
-        raise InvalidPolicyError(field, f"one rule is needed: {', '.join(_RULES)}")
+        raise p.InvalidPolicyError(field, f"one rule is needed: {', '.join(_RULES)}")
     ((name, rule),) = fields.items()
     where = f"{field}.{name}"
     retain = _rule(name, rule, where)
-    check_retain(retain, field)
+    p.check_retain(retain, field)
     return retain
 
 
-def _rule(name: str, value: object, field: str) -> Retain:
+def _rule(name: str, value: object, field: str) -> p.Retain:
     if name == "drop_all":
         _object(value, field)
-        return DropAll()
+        return p.DropAll()
     if name == "keep_latest":
         count = _object(value, field, required=("count",))["count"]
-        return KeepLatest(_number(count, f"{field}.count"))
+        return p.KeepLatest(_number(count, f"{field}.count"))
     threshold = _object(value, field, required=("threshold",))["threshold"]
     number = _number(threshold, f"{field}.threshold")
-    return GreaterThan(number) if name == "greater_than" else GreaterThanOrEqual(number)
+    return p.GreaterThan(number) if name == "greater_than" else p.GreaterThanOrEqual(number)
 
 
 def _object(
     value: object, field: str, *, required: Sequence[str] = (), optional: Sequence[str] = ()
 ) -> Mapping[str, object]:
     if not isinstance(value, dict):
-        raise InvalidPolicyError(field, "an object is needed")
+        raise p.InvalidPolicyError(field, "an object is needed")
     for name in required:
         if name not in value:
-            raise InvalidPolicyError(field, f"{name} is missing")
+            raise p.InvalidPolicyError(field, f"{name} is missing")
     for name in value:
         if name not in required and name not in optional:
-            raise InvalidPolicyError(field, f"{name!r} is no field of it")
+            raise p.InvalidPolicyError(field, f"{name!r} is no field of it")
     return value
 
 
 def _list(value: object, field: str) -> list[object]:
     if not isinstance(value, list):
-        raise InvalidPolicyError(field, "a list is needed")
+        raise p.InvalidPolicyError(field, "a list is needed")
     return value
 
 
 def _text(value: object, field: str) -> str:
     if not isinstance(value, str):
-        raise InvalidPolicyError(field, "text is needed")
+        raise p.InvalidPolicyError(field, "text is needed")
     return value
 
 
@@ -271,7 +258,7 @@ def _bytes(value: object, field: str) -> bytes:
             return b64decode(text.removeprefix(_BASE64), validate=True)
         return text.encode()
     except ValueError:
-        raise InvalidPolicyError(field, "neither text nor base64") from None
+        raise p.InvalidPolicyError(field, "neither text nor base64") from None
 
 
 def _bytes_text(data: bytes) -> str:
@@ -284,5 +271,5 @@ def _bytes_text(data: bytes) -> str:
 
 def _number(value: object, field: str) -> int:
     if type(value) is not int:
-        raise InvalidPolicyError(field, "an integer is needed")
+        raise p.InvalidPolicyError(field, "an integer is needed")
     return value
