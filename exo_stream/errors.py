@@ -397,8 +397,9 @@ class EventGapError(CorruptionError):
     fields: ClassVar[tuple[str, ...]] = ("event_id", "missing")
 
     def __init__(self, event_id: int, missing: int) -> None:
-        last = f" to {event_id + missing - 1}" if missing > 1 else ""
-        super().__init__(f"event {event_id}{last}: missing, though later ones were written")
+        last = event_id + missing - 1
+        what = f"event {event_id} is" if missing == 1 else f"events {event_id} to {last} are"
+        super().__init__(f"{what} missing, though later ones were given an id")
         self.event_id = event_id
         self.missing = missing
 

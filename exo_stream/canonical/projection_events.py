@@ -78,7 +78,7 @@ class ProjectionEvents:
         row = sources.reads.engine.lookup(version, key)
         if isinstance(row, Cold):
             [row] = await sources.reads.rows(version, [key])
-        if row is None:
+        if row is None or row.value is None:
             await trio.lowlevel.checkpoint()
             return None  # the event itself is
         before = row.sequence - 1
