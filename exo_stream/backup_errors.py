@@ -4,7 +4,9 @@ ExoStreamError
 └─ BackupError                backup_failed        it could not be taken, or read
    ├─ BackupDamagedError      backup_damaged       a file is missing, or not what was written
    ├─ BackupFormatError       backup_format        of a newer format
-   ├─ BackupKeyError          backup_key           no key, or another one
+   ├─ BackupKeyError          backup_key           it was encrypted with another key
+   │  ├─ BackupKeyMissingError backup_key_missing  it is encrypted, and no key was given
+   │  └─ BackupNotEncryptedError backup_not_encrypted  it is not, though a key was given
    ├─ FullBackupNeededError   full_backup_needed   the log does not go on from the parent
    ├─ RestorePointError       restore_point        the backup does not reach so far
    └─ RestoreRefusedError     restore_refused      there is something already
@@ -41,9 +43,21 @@ class BackupFormatError(BackupError):
 
 
 class BackupKeyError(BackupError):
-    """A key is missing, is no key, or is not the one that a backup was encrypted with."""
+    """The key is not the one that a backup was encrypted with."""
 
     code = "backup_key"
+
+
+class BackupKeyMissingError(BackupKeyError):
+    """A backup is encrypted, and no key was given."""
+
+    code = "backup_key_missing"
+
+
+class BackupNotEncryptedError(BackupKeyError):
+    """A backup is not encrypted, though a key was given: whoever has a key expects it to be."""
+
+    code = "backup_not_encrypted"
 
 
 class FullBackupNeededError(BackupError):

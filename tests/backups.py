@@ -9,6 +9,7 @@ from pathlib import Path
 
 from exo_stream import Platform, Producer
 from exo_stream.backup import BackupKey
+from exo_stream.backup.reading import open_backup
 from exo_stream.limits import KIB, Limits
 from exo_stream.model import Row, row_key
 from exo_stream.payload import EncodedBatch
@@ -82,6 +83,11 @@ def folded(log: Sequence[tuple[int, int, bytes]]) -> list[Row]:
         for keyspace, key, value in EncodedBatch(sequence, committed_at, payload).entries:
             rows[row_key(keyspace, key)] = Row(row_key(keyspace, key), sequence, value)
     return [rows[key] for key in sorted(rows) if rows[key].value is not None]
+
+
+def key_of(backup: Path) -> BackupKey | None:
+    """The key that belongs to a backup, None if it is not encrypted."""
+    return KEY if open_backup(backup).manifest.encryption else None
 
 
 def tree(folder: Path) -> dict[str, bytes]:

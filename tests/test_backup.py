@@ -16,9 +16,12 @@ from exo_stream.backup import BackupKey, RestoreInfo, restore, restore_from, ver
 from exo_stream.backup_errors import (
     BackupDamagedError,
     BackupKeyError,
+    BackupKeyMissingError,
+    BackupNotEncryptedError,
     FullBackupNeededError,
     RestorePointError,
 )
+from exo_stream.canonical.events import event_row_key
 from exo_stream.cli.files import FACES
 from exo_stream.errors import (
     InvalidRequestError,
@@ -27,7 +30,18 @@ from exo_stream.errors import (
 )
 from exo_stream.model import Cursor
 from exo_stream.storage.verify import verify
-from tests.backups import KEY, KINDS, LIMITS, SECRET, Contents, contents, folded, live, tree
+from tests.backups import (
+    KEY,
+    KINDS,
+    LIMITS,
+    SECRET,
+    Contents,
+    contents,
+    folded,
+    key_of,
+    live,
+    tree,
+)
 
 pytestmark = pytest.mark.slow  # files are written, and synced
 
@@ -43,8 +57,8 @@ async def back_up(platform: Platform, path: Path, kind: str, parent: Path | None
 
 
 def restored(backup: Path, target: Path, at_sequence: int | None = None) -> RestoreInfo:
-    info = restore(backup, target, at_sequence=at_sequence, key=KEY)
-    assert verify(target, faces=FACES).sound
+    info = restore(backup, target, at_sequence=at_sequence, key=key_of(backup))
+    assert info.report.sound, "it verifies what it has made"
     return info
 
 
@@ -64,7 +78,7 @@ async def test_a_backup_taken_under_load_restores_elsewhere_to_exactly_its_snaps
 ) -> None:
     done = False
     async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
-        await live(platform, 40)
+        await live(platform, 15)
         begun = platform.cursor.sequence
 
         async def write(task: int) -> None:
@@ -76,7 +90,7 @@ async def test_a_backup_taken_under_load_restores_elsewhere_to_exactly_its_snaps
         async with trio.open_nursery() as nursery:
             for task in range(64):
                 nursery.start_soon(write, task)
-            nursery.start_soon(live, platform, 10)
+            nursery.start_soon(live, platform, 3)
             sequence = await back_up(platform, tmp_path / "backup", kind)
             behind = platform.cursor.sequence
             done = True
@@ -84,6 +98,7 @@ async def test_a_backup_taken_under_load_restores_elsewhere_to_exactly_its_snaps
         log_id = platform.log_id
     info = restored(tmp_path / "backup", tmp_path / "elsewhere.duckdb")
 
+    assert verify(tmp_path / "elsewhere.duckdb", faces=FACES).sound
     assert (info.sequence, info.sealed_event_id) == (sequence, None)
     assert info.log_id != log_id
     expected = up_to(contents(tmp_path / "feed.duckdb"), sequence)
@@ -97,7 +112,7 @@ async def test_what_was_restored_goes_on_in_every_face(kind: str, tmp_path: Path
         cursor = platform.cursor
         await back_up(platform, tmp_path / "backup", kind)
         await live(platform, 1, first=12)
-    await restore_from(tmp_path / "backup", tmp_path / "new.duckdb", key=KEY)
+    await restore_from(tmp_path / "backup", tmp_path / "new.duckdb", key=KINDS[kind][1])
     async with open_platform(tmp_path / "new.duckdb") as platform:
         assert platform.cursor == Cursor(platform.log_id, cursor.sequence)
         again = await platform.write(puts=[(b"counted/3", b"x")], producer=Producer(b"test", 1, 3))
@@ -112,26 +127,26 @@ async def test_what_was_restored_goes_on_in_every_face(kind: str, tmp_path: Path
 
 async def test_an_evicted_log_is_no_part_of_a_backup(tmp_path: Path) -> None:
     async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
-        await live(platform, 30)
-        await platform.prune_batch_log(100)
+        await live(platform, 10)
+        await platform.prune_batch_log(40)
         info = await platform.backup_to(tmp_path / "backup")
         await platform.prune_batch_log(platform.cursor.sequence + 1)
         nothing = await platform.backup_to(tmp_path / "no log", compress=True)
-    assert (info.batches, nothing.batches) == (info.sequence - 99, 0)
+    assert (info.batches, nothing.batches) == (info.sequence - 39, 0)
     for name in ("backup", "no log"):
         restored(tmp_path / name, tmp_path / f"{name}.duckdb")
     rows, log = contents(tmp_path / "feed.duckdb")
     assert (rows, log) == (contents(tmp_path / "backup.duckdb")[0], [])
     assert contents(tmp_path / "no log.duckdb") == (rows, [])
     assert [batch[0] for batch in contents(tmp_path / "backup.duckdb")[1]] == [
-        *range(100, info.sequence + 1)
+        *range(40, info.sequence + 1)
     ]
 
 
 async def test_batches_evicted_while_they_are_copied_are_left_out(tmp_path: Path) -> None:
     limits = replace(LIMITS, page_rows_max=64)
     async with open_platform(tmp_path / "feed.duckdb", limits=limits) as platform:
-        await live(platform, 60)
+        await live(platform, 20)
         cutoff = platform.cursor.sequence - 9
         evicted = trio.Event()
 
@@ -165,10 +180,11 @@ async def test_a_platform_in_memory_is_backed_up_to_a_file(tmp_path: Path) -> No
 
 
 async def test_an_empty_platform_is_backed_up(tmp_path: Path) -> None:
+    kinds = ("plain", "compressed and encrypted")
     async with open_platform(tmp_path / "feed.duckdb") as platform:
-        for kind in KINDS:
+        for kind in kinds:
             assert await back_up(platform, tmp_path / kind, kind) == 0
-    for kind in KINDS:
+    for kind in kinds:
         restored(tmp_path / kind, tmp_path / f"{kind}.duckdb")
         assert contents(tmp_path / f"{kind}.duckdb") == ([], [])
 
@@ -265,17 +281,17 @@ async def test_ac15_the_manifest_says_all_that_azoths_says_and_more(tmp_path: Pa
 @two_kinds
 async def test_x9_a_restored_store_is_not_sealed(kind: str, tmp_path: Path) -> None:
     async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
-        await live(platform, 30)
-        assert await platform.canonical.seal() == 29
+        await live(platform, 4)
+        assert await platform.canonical.seal() == 3
         sequence = await back_up(platform, tmp_path / "backup", kind)
         with pytest.raises(SealedError):
             async with platform.canonical.write_txn():
                 pass
     info = restored(tmp_path / "backup", tmp_path / "new.duckdb")
-    assert (info.sequence, info.sealed_event_id) == (sequence, 29)
+    assert (info.sequence, info.sealed_event_id) == (sequence, 3)
     async with open_platform(tmp_path / "new.duckdb") as platform:
         assert platform.cursor.sequence == sequence + 1, "the batch that took the seal away"
-        await live(platform, 1, first=30)
+        await live(platform, 1, first=4)
 
 
 @every_kind
@@ -285,28 +301,27 @@ async def test_x9_a_flipped_byte_in_any_file_is_refused_and_nothing_changed(
     async with open_platform(tmp_path / "feed.duckdb") as platform:
         await live(platform, 2)
         await back_up(platform, tmp_path / "backup", kind)
-    backup = tmp_path / "backup"
+    backup, key = tmp_path / "backup", KINDS[kind][1]
     for name, data in tree(backup).items():
-        step = 1 if name == "manifest.json" else max(1, len(data) // 25)
-        for at in [*range(0, len(data), step), len(data) - 1]:
+        for at in [*range(0, len(data), max(1, len(data) // 25)), len(data) - 1]:
             flipped = bytearray(data)
             flipped[at] ^= 1 << (at % 8)
             (backup / name).write_bytes(flipped)
             with pytest.raises(BackupDamagedError) as caught:
-                restore(backup, tmp_path / "new.duckdb", key=KEY)
+                restore(backup, tmp_path / "new.duckdb", key=key)
             assert caught.value.path == str(backup / name)
         for other in (data[:-1], data + b"\0", b""):
             (backup / name).write_bytes(other)
             with pytest.raises(BackupDamagedError):
-                verify_backup(backup, key=KEY)
+                verify_backup(backup, key=key)
         (backup / name).unlink()
         with pytest.raises(BackupDamagedError, match=r"missing|no manifest") as caught:
-            restore(backup, tmp_path / "new.duckdb", key=KEY)
+            restore(backup, tmp_path / "new.duckdb", key=key)
         assert isinstance(caught.value.__cause__, FileNotFoundError)
         (backup / name).write_bytes(data)
     (backup / "more").touch()
     with pytest.raises(BackupDamagedError, match="no part"):
-        verify_backup(backup, key=KEY)
+        verify_backup(backup, key=key)
     (backup / "more").unlink()
     assert {name.partition("/")[0] for name in tree(tmp_path)} == {
         "backup",
@@ -358,16 +373,28 @@ async def test_x10_a_restore_leaves_the_backup_as_it_was_and_works_again(
     assert first.log_id != second.log_id
 
 
-async def test_a_wrong_key_or_none_is_told_at_once(tmp_path: Path) -> None:
+async def test_a_wrong_key_none_or_one_too_many_is_told_at_once_each_by_its_error(
+    tmp_path: Path,
+) -> None:
     async with open_platform(tmp_path / "feed.duckdb") as platform:
         await live(platform, 1)
         await back_up(platform, tmp_path / "backup", "encrypted")
-        with pytest.raises(BackupKeyError, match="follows it must be as well"):
+        await back_up(platform, tmp_path / "plain", "plain")
+        with pytest.raises(BackupKeyMissingError, match="follows it must be as well"):
             await platform.backup_to(tmp_path / "next", parent=tmp_path / "backup")
-    for key in (None, BackupKey.generate()):
-        with pytest.raises(BackupKeyError, match=KEY.id) as caught:
-            restore(tmp_path / "backup", tmp_path / "new.duckdb", key=key)
-        assert caught.value.path == str(tmp_path / "backup")
+        with pytest.raises(BackupNotEncryptedError):
+            await platform.backup_to(tmp_path / "next", parent=tmp_path / "plain", key=KEY)
+    trouble = (
+        ("backup", None, BackupKeyMissingError),
+        ("backup", BackupKey.generate(), BackupKeyError),
+        ("plain", KEY, BackupNotEncryptedError),
+    )
+    for name, key, kind in trouble:
+        with pytest.raises(kind) as caught:
+            restore(tmp_path / name, tmp_path / "new.duckdb", key=key)
+        assert type(caught.value) is kind
+        assert caught.value.path == str(tmp_path / name)
+        assert (KEY.id in str(caught.value)) is (name == "backup"), "the one that is needed"
     assert not (tmp_path / "new.duckdb").exists()
     assert [backup.manifest.key_id for backup in verify_backup(tmp_path / "backup")] == [KEY.id]
 
@@ -376,39 +403,53 @@ async def test_a_wrong_key_or_none_is_told_at_once(tmp_path: Path) -> None:
 
 
 @two_kinds
-async def test_x11_a_chain_is_restored_to_any_sequence_and_time(kind: str, tmp_path: Path) -> None:
+async def test_x11_a_chain_is_restored_to_any_sequence_time_and_event(
+    kind: str, tmp_path: Path
+) -> None:
+    key = KINDS[kind][1]
     async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
         ends, parent = [], None
-        for number in range(4):
-            await live(platform, 15, first=number * 15)
+        for number in range(3):
+            await live(platform, 6, first=number * 6)
             path = tmp_path / f"b{number}"
             ends.append(await back_up(platform, path, kind, parent))
             parent = path
+        versions = [await version_of(platform, event_id) for event_id in range(18)]
     everything = contents(tmp_path / "feed.duckdb")
-    points = [*ends, ends[0] + 1, ends[1] + 7, ends[3] - 1, 1, ends[0] - 3, 0]
+    points = [0, ends[0] - 3, *ends, ends[1] + 7] if kind == "plain" else [1, ends[0] + 1]
     for point in points:
         target = tmp_path / f"at {point}.duckdb"
-        assert restored(tmp_path / "b3", target, point).sequence == point
-        rows, log = contents(target)
-        assert log == [batch for batch in everything[1] if batch[0] <= point]
-        assert rows == folded(log)
-    for point in (ends[0] + 5, ends[2], 3):
+        assert restored(tmp_path / "b2", target, point).sequence == point
+        assert contents(target) == (up_to(everything, point) if point else ([], []))
+    for point in (ends[0] + 5, 3):
         committed_at = everything[1][point - 1][1]
         last = max(seq for seq, time, _ in everything[1] if time <= committed_at)
         target = tmp_path / f"time {point}.duckdb"
-        info = await restore_from(
-            tmp_path / "b3",
-            target,
-            at_time=datetime.fromtimestamp(committed_at / 1e6, UTC),
-            key=KEY,
-        )
+        at_time = datetime.fromtimestamp(committed_at / 1e6, UTC)
+        info = await restore_from(tmp_path / "b2", target, at_time=at_time, key=key)
         assert info.sequence == last
-    for point in (ends[3] + 1, 1 << 63):
+    for event_id in (0, 6, 17):
+        target = tmp_path / f"event {event_id}.duckdb"
+        info = await restore_from(tmp_path / "b2", target, at_event=event_id, key=key)
+        assert info.sequence == versions[event_id], "the batch that it was committed with"
+        assert contents(target) == up_to(everything, info.sequence)
+    too_far: tuple[dict[str, int], ...] = (
+        {"at_sequence": ends[2] + 1},
+        {"at_sequence": 1 << 63},
+        {"at_time": 1},
+        {"at_event": 18},
+    )
+    for beyond in too_far:
         with pytest.raises(RestorePointError):
-            restore(tmp_path / "b3", tmp_path / "new.duckdb", at_sequence=point, key=KEY)
-    with pytest.raises(RestorePointError):
-        restore(tmp_path / "b3", tmp_path / "new.duckdb", at_time=1, key=KEY)
+            restore(tmp_path / "b2", tmp_path / "new.duckdb", key=key, **beyond)  # type: ignore[arg-type]
     assert not (tmp_path / "new.duckdb").exists()
+
+
+async def version_of(platform: Platform, event_id: int) -> int:
+    """The sequence of the batch with an event, as the table has it."""
+    [row] = await platform._reads.rows(platform._engine.version, [event_row_key(event_id)])
+    assert row is not None
+    return row.sequence
 
 
 async def test_x11_a_pruned_log_is_restored_from_its_full_backup_on(tmp_path: Path) -> None:
@@ -425,6 +466,10 @@ async def test_x11_a_pruned_log_is_restored_from_its_full_backup_on(tmp_path: Pa
     for point in (full - 1, last + 1):
         with pytest.raises(RestorePointError, match=f"it has {full} to {last}"):
             restore(tmp_path / "next", tmp_path / "no.duckdb", at_sequence=point)
+    with pytest.raises(RestorePointError, match="does not go back to event 1"):
+        restore(tmp_path / "next", tmp_path / "no.duckdb", at_event=1)
+    with pytest.raises(RestorePointError, match=f"it has {full} to {last}"):
+        restore(tmp_path / "next", tmp_path / "no.duckdb", at_event=15)
 
 
 async def test_an_incremental_backup_that_cannot_follow_asks_for_a_full_one(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from exo_stream.backup_errors import (
     BackupError,
     BackupFormatError,
     BackupKeyError,
+    BackupKeyMissingError,
+    BackupNotEncryptedError,
     RestorePointError,
 )
 from exo_stream.backup_key import ENCRYPTION, BackupKey, SealError
@@ -139,6 +141,8 @@ def open_backup(path: Path, key: BackupKey | None = None) -> Backup:
         )
     _check_transformations(path, found)
     if found.encryption is None:
+        if key is not None:
+            raise BackupNotEncryptedError(str(path), "it is not encrypted, so no key belongs to it")
         return Backup(path, found)
     if key is not None:
         _check_key(path, found, authentication, key)
@@ -253,9 +257,16 @@ def _check_follows(child: Backup, parent: Backup) -> None:
         raise BackupDamagedError(str(child.path), f"it does not go on where {parent.path} ends")
 
 
+def check_keys(chain: Sequence[Backup]) -> None:
+    """Raise BackupKeyMissingError unless all of a chain can be read."""
+    for backup in chain:
+        if backup.manifest.encryption is not None:
+            _key_of(backup)
+
+
 def _key_of(backup: Backup) -> BackupKey:
     if backup.key is None:
-        raise BackupKeyError(
+        raise BackupKeyMissingError(
             str(backup.path), f"it is encrypted, with the key {backup.manifest.key_id}"
         )
     return backup.key

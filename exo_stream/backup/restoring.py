@@ -24,12 +24,13 @@ from exo_stream.backup.projections import (
 )
 from exo_stream.backup.reading import (
     Backup,
+    check_keys,
     check_point,
     open_chain,
     sequence_at,
     sequence_of_event,
 )
-from exo_stream.backup_errors import BackupDamagedError, BackupKeyError, RestoreRefusedError
+from exo_stream.backup_errors import BackupDamagedError, RestoreRefusedError
 from exo_stream.backup_key import BackupKey
 from exo_stream.backups import OnBytes, RestoreInfo, ignore_bytes
 from exo_stream.canonical.record import RECORD_KEY, Record, read_record
@@ -93,7 +94,7 @@ def restore(
     with closing(LockFile(real, passing=True)):
         _refuse_existing(real)
         chain = verify_backup(path, key=key, on_bytes=on_bytes)
-        _check_keys(chain)
+        check_keys(chain)
         wanted = point.sequence(chain)
         if chain[0].manifest.projections:
             refuse_folder(folder)
@@ -188,14 +189,6 @@ def _unborn(target: Path) -> Iterator[Path]:
         raise failures.of_creation(target, error) from error
     finally:
         clear()
-
-
-def _check_keys(chain: Sequence[Backup]) -> None:
-    for backup in chain:
-        if backup.manifest.encryption is not None and backup.key is None:
-            raise BackupKeyError(
-                str(backup.path), f"it is encrypted, with the key {backup.manifest.key_id}"
-            )
 
 
 def _make(chain: Sequence[Backup], wanted: int, unborn: Path, on_bytes: OnBytes) -> Record:

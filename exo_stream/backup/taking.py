@@ -23,7 +23,7 @@ from exo_stream.backup.manifest import FORMAT, VERSION, BackupFile, Manifest
 from exo_stream.backup.plan import Meter, Plan
 from exo_stream.backup.projections import Copy, copy_projections
 from exo_stream.backup.reading import STORE, Backup, open_backup
-from exo_stream.backup_errors import BackupKeyError, FullBackupNeededError
+from exo_stream.backup_errors import BackupKeyMissingError, FullBackupNeededError
 from exo_stream.backup_key import ENCRYPTION, BackupKey
 from exo_stream.backups import BackupInfo, OnProgress
 from exo_stream.canonical.record import RECORD_KEY, Record, read_record
@@ -83,10 +83,11 @@ async def take(
 
 
 def _parent(path: Path, key: BackupKey | None) -> Backup:
-    """Raises BackupKeyError if what follows it would be in the clear, or under another key."""
+    """Raises BackupKeyError unless all of a chain is in the clear, or under one key."""
     parent = open_backup(path, key)
     if parent.manifest.encryption is not None and key is None:
-        raise BackupKeyError(str(path), "it is encrypted, so what follows it must be as well")
+        why = "it is encrypted, so what follows it must be as well"
+        raise BackupKeyMissingError(str(path), why)
     return parent
 
 

@@ -53,6 +53,8 @@ BY_CODE: Final = {
     "backup_damaged": ERROR,
     "backup_format": ERROR,
     "backup_key": USAGE,
+    "backup_key_missing": USAGE,
+    "backup_not_encrypted": USAGE,
     "full_backup_needed": CONFLICT,
     "restore_point": NOT_FOUND,
     "restore_refused": CONFLICT,
