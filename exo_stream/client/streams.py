@@ -14,7 +14,6 @@ from exo_stream.client.remote_feed import RemoteFeed
 from exo_stream.errors import (
     BatchEvictedError,
     CursorAheadError,
-    InvalidRequestError,
     LogMismatchError,
     RemoteProtocolError,
 )
@@ -201,9 +200,10 @@ class RemoteStreams:
         """What follows ``offset``, a frame of it at most, or one larger message."""
         checks.check_name(name)
         token = str(offset_of(offset))
-        if bytes_max is not None and (type(bytes_max) is not int or bytes_max < 1):
-            raise InvalidRequestError("bytes_max is a number from 1 on")
-        bound = None if bytes_max is None else min(bytes_max, checks.TIME_MAX)
+        bound = None
+        if bytes_max is not None:
+            checks.check_count("bytes_max", bytes_max)
+            bound = min(bytes_max, checks.TIME_MAX)
         call = Call(lambda id_, _: s.ReadStream(id_, name, token, bound))
         reply = await self._ask(call, s.StreamRead)
         return ReadResult(
@@ -255,10 +255,7 @@ class RemoteStreams:
         self, prefix: str = "", *, after: str = "", limit: int = LIST_MAX
     ) -> StreamPage:
         """Streams whose names begin with ``prefix``, in their bytewise order, behind ``after``."""
-        checks.check_text("a prefix", prefix)
-        checks.check_text("a name", after)
-        if type(limit) is not int or limit < 1:
-            raise InvalidRequestError("a limit is a number from 1 on")
+        checks.check_listing(prefix, after, limit)
         call = Call(lambda id_, _: s.ListStreams(id_, prefix, after, min(limit, LIST_MAX)))
         reply = await self._ask(call, s.StreamsListed)
         return StreamPage(tuple(map(_head, reply.streams)), reply.resume)
@@ -320,12 +317,8 @@ class RemoteWatch:
 
 
 def _expected(offset: Where | None) -> str | None:
-    if offset is None:
-        return None
-    expected = offset_of(offset)
-    if expected.is_now:
-        raise InvalidOffsetError("an expected offset is one, not now")
-    return str(expected)
+    expected = checks.checked_expected(offset)
+    return None if expected is None else str(expected)
 
 
 def _offset(token: str) -> Offset:

@@ -102,6 +102,19 @@ def check_number(name: str, number: int | None) -> int | None:
     return number
 
 
+def check_count(name: str, count: int) -> None:
+    """Raise InvalidRequestError unless it is a number from 1 on."""
+    if type(count) is not int or count < 1:
+        raise InvalidRequestError(f"{name} is a number from 1 on")
+
+
+def check_listing(prefix: str, after: str, limit: int) -> None:
+    """Raise InvalidRequestError unless streams can be listed so."""
+    check_text("a prefix", prefix)
+    check_text("a name", after)
+    check_count("a limit", limit)
+
+
 def clamped(name: str, seconds: int | None) -> int | None:
     """Seconds, at most as many as can be counted."""
     check_number(name, seconds)

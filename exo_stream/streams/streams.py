@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import trio
 
 from exo_stream.decision import Decision, Verdict, View, Write
-from exo_stream.errors import InvalidRequestError, PausedError, StoreError, UnsupportedError
+from exo_stream.errors import PausedError, StoreError, UnsupportedError
 from exo_stream.ground import Ground
 from exo_stream.model import Keyspace, row_key
 from exo_stream.payload import ENTRY_BYTES
@@ -247,8 +247,7 @@ class Streams:
         """
         where = offset_of(offset)
         bound = self.limits.page_bytes_max if bytes_max is None else bytes_max
-        if type(bound) is not int or bound < 1:
-            raise InvalidRequestError("bytes_max is a number from 1 on")
+        checks.check_count("bytes_max", bound)
         bound = min(bound, self.limits.page_bytes_max)
         reader, record = await self._found(name, touch=True)
         with reader:
@@ -324,10 +323,7 @@ class Streams:
         At most ``limit`` of them, up to 1,000; ``resume`` of the answer is the next ``after``.
         """
         self._supported()
-        checks.check_text("a prefix", prefix)
-        checks.check_text("a name", after)
-        if type(limit) is not int or limit < 1:
-            raise InvalidRequestError("a limit is a number from 1 on")
+        checks.check_listing(prefix, after, limit)
         low = max(stream_key(prefix), stream_key(after) + b"\x00" if after else b"")
         start: bytes | None = row_key(Keyspace.STREAM, low)
         end = row_key(Keyspace.STREAM, stream_key(prefix) + b"\xff")
