@@ -124,6 +124,22 @@ async def test_who_does_not_take_a_frame_in_time_is_cut(autojump_clock: MockCloc
         assert not port.transports
 
 
+async def test_what_is_being_sent_at_the_end_gets_no_longer_than_a_close(
+    autojump_clock: MockClock,
+) -> None:
+    async with conversing() as (platform, port, client, sending):
+        await client.say(m.Subscribe(1, Now()))
+        await client.expect(m.Subscribed)
+        await client.expect(m.CaughtUp)
+        sending.send_all_hook = never
+        await platform.put_batch([(b"k", b"v")])
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        await client.raw.send(frame(2, b"no message"))
+        await client.raw.rest()
+        assert trio.current_time() - began <= port.limits.close_seconds_max
+
+
 async def test_who_falls_behind_is_told_and_catches_up(autojump_clock: MockClock) -> None:
     limits = Limits(tail_batches_max=2)
     async with conversing(limits) as (platform, _, client, sending):

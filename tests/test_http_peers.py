@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MemorySendStream, MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from exo_stream.limits import Limits
@@ -10,7 +15,7 @@ from exo_stream.protocol.http import json_response
 from exo_stream.server.listener import Listener
 from exo_stream.server.request import BodyWriter, Request
 from exo_stream.server.routes import Answer, Streamed
-from tests.test_server_http import GET, Peer, connected, make_port, post
+from tests.test_server_http import GET, HOST, Peer, connected, make_port, post
 
 
 async def seconds_until_closed(peer: Peer) -> tuple[float, bytes]:
@@ -126,6 +131,63 @@ async def test_a_reader_that_stops_is_cut_after_the_send_deadline(
     await theirs.send_all(GET)
     await Listener(port).serve_stream(ours, "test")
     assert 10 <= trio.current_time() <= 14
+
+
+async def never() -> None:
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    ("asked", "takes"),
+    [
+        pytest.param(GET.replace(HOST, HOST + b"Connection: close\r\n"), True, id="the last"),
+        pytest.param(post("/ignore", b"abc")[:-1], True, id="whose body nobody wants"),
+        pytest.param(b"GET /broken HTTP/1.1\r\n" + HOST + b"\r\n", True, id="that met a bug"),
+        pytest.param(b"GET /broken HTTP/1.1\r\n" + HOST + b"\r\n", False, id="taking nothing"),
+    ],
+)
+async def test_a_peer_that_does_not_leave_is_not_waited_for_when_all_is_said(
+    asked: bytes, takes: bool, autojump_clock: MockClock
+) -> None:
+    ours, theirs = memory_stream_pair()
+    assert isinstance(ours.send_stream, MemorySendStream)
+    if not takes:
+        ours.send_stream.send_all_hook = never
+    await theirs.send_all(asked)
+    with capture_logs():
+        await Listener(make_port()).serve_stream(ours, "test")
+    assert trio.current_time() <= 2 * Limits().close_seconds_max + 1
+
+
+class NobodyComes:
+    """A socket that no connection comes from."""
+
+    def __init__(self) -> None:
+        self.socket = SimpleNamespace(close=lambda: None)
+
+    async def accept(self) -> trio.abc.Stream:
+        return await trio.sleep_forever()
+
+
+async def test_a_drain_does_not_wait_for_an_answer_that_never_comes(
+    autojump_clock: MockClock,
+) -> None:
+    async def forever(_: Request) -> Answer:
+        return await trio.sleep_forever()
+
+    port = make_port()
+    port.routes.add("GET", "/forever", forever)
+    listener = Listener(port)
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run, [cast("trio.SocketListener", NobodyComes())])
+        await wait_all_tasks_blocked()
+        assert port.tasks is not None
+        port.tasks.start_soon(listener.serve_stream, ours, "test")
+        await theirs.send_all(b"GET /forever HTTP/1.1\r\n" + HOST + b"\r\n")
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() == port.limits.drain_seconds_max
 
 
 async def test_no_more_connections_than_allowed() -> None:
