@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from exo_stream.errors import (
     LimitExceededError,
     OutcomeUnknownError,
     PausedError,
-    RemoteProtocolError,
     SnapshotExpiredError,
     TransactionConflictError,
     UnavailableError,
@@ -217,6 +215,45 @@ async def test_a_body_never_sees_two_states_mixed(autojump_clock: MockClock) -> 
                 await txn.iter_state()
 
 
+async def test_two_reads_at_once_are_held_against_one_another(autojump_clock: MockClock) -> None:
+    """The second is asked for when the first is there, and found to be newer: both are looked at
+    again."""
+    asked: list[tuple[tuple[bytes, ...], bool]] = []
+
+    async def play(puppet: Any) -> None:
+        await puppet.greet()
+        for version in (5, 9):
+            read = await puppet.hear(c.ReadState)
+            asked.append((read.keys, read.values))
+            await trio.testing.wait_all_tasks_blocked()
+            value = c.StateValue(version, b"v")
+            await puppet.say(c.StateValues(read.id, version, version, (value,)))
+        read = await puppet.hear(c.ReadState)
+        asked.append((read.keys, read.values))
+        again = tuple(c.StateValue(7 if key == b"a" else 9, b"") for key in read.keys)
+        await puppet.say(c.StateValues(read.id, 9, 9, again))
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        network = Network(nursery, puppets(play))
+        async with connected_over(network) as client, client.canonical.write_txn() as txn:
+            overtaken: list[bytes] = []
+
+            async def read(key: bytes) -> None:
+                try:
+                    await txn.get_state(key)
+                except TransactionConflictError as error:
+                    overtaken.append(error.key)
+
+            async with trio.open_nursery() as readers:
+                readers.start_soon(read, b"a")
+                await trio.testing.wait_all_tasks_blocked()
+                readers.start_soon(read, b"b")
+        nursery.cancel_scope.cancel()
+    assert asked == [((b"a",), True), ((b"b",), True), ((b"a", b"b"), False)]
+    assert overtaken == [b"a"]
+
+
 async def test_conflicts_are_tried_again_within_a_bound(autojump_clock: MockClock) -> None:
     async with in_memory()() as platform, connected(platform) as client:
         attempts = 0
@@ -391,48 +428,3 @@ async def test_pauses_are_bounded_and_one_that_ended_does_not_begin(
         assert len(pauses) == 1
         assert pauses.end(b"twice") == 1
         assert not platform.canonical.is_paused()
-
-
-async def read_one(client: Client) -> None:
-    async with client.canonical.write_txn() as txn:
-        await txn.get_state(b"k")
-
-
-async def first_event(client: Client) -> None:
-    await (await client.canonical.iter_events(0, 1, follow=True)).next()
-
-
-@pytest.mark.parametrize(
-    ("ask", "request_kind", "reply"),
-    [
-        (
-            read_one,
-            c.ReadState,
-            lambda id_: c.StateValues(id_, 1, 1, ()),
-        ),
-        (
-            first_event,
-            c.ReadEvents,
-            lambda id_: c.EventsRead(id_, 7, 9, ()),
-        ),
-    ],
-    ids=["too few values", "other events"],
-)
-async def test_an_answer_that_says_too_little_is_the_server_s_fault(
-    autojump_clock: MockClock,
-    ask: Callable[[Client], Awaitable[Any]],
-    request_kind: type[Any],
-    reply: Callable[[int], Any],
-) -> None:
-    async def play(puppet: Any) -> None:
-        await puppet.greet()
-        asked = await puppet.hear(request_kind)
-        await puppet.say(reply(asked.id))
-        await trio.sleep_forever()
-
-    async with trio.open_nursery() as nursery:
-        network = Network(nursery, puppets(play))
-        async with connected_over(network) as client:
-            with pytest.raises(RemoteProtocolError):
-                await ask(client)
-        nursery.cancel_scope.cancel()

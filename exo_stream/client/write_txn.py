@@ -56,6 +56,7 @@ class RemoteWriteTxn:
         """The sequence at which everything holds that was read, if anything was."""
         self._store_version: int | None = None
         self._snapshots: list[RemoteSnapshot] = []
+        self._looking = trio.Lock()
         self._bytes = 0
 
     async def __aenter__(self) -> Self:
@@ -117,10 +118,12 @@ class RemoteWriteTxn:
         await trio.lowlevel.checkpoint_if_cancelled()
         if key in self._own:
             return self._own[key]
-        if key not in self._seen:
-            found = await self._read(key)
-            self._check_open()
-            self._reads[key], self._seen[key] = found
+        # One after the other: two on their way at once could not be held against one another.
+        async with self._looking:
+            if key not in self._seen:
+                found = await self._read(key)
+                self._check_open()
+                self._reads[key], self._seen[key] = found
         return self._seen[key]
 
     async def exists(self, key: bytes) -> bool:
@@ -146,15 +149,8 @@ class RemoteWriteTxn:
         The transaction is then in conflict with every other that commits meanwhile.
         """
         self._check_open()
-        snapshot = RemoteSnapshot(self._link)
-        await snapshot.open()
-        self._snapshots.append(snapshot)
-        opened = snapshot.opened
-        if self._store_version is None:
-            await self._hold_at(snapshot)
-        elif opened.changed != self._store_version:
-            raise TransactionConflictError(b"", self._store_version, opened.changed)
-        self._store_version = opened.changed
+        async with self._looking:
+            snapshot = await self._whole_state()
         return RemoteStateIter(
             self._link, b"", None, snapshot=snapshot, own=self._own, check=self._check_open
         )
@@ -192,6 +188,21 @@ class RemoteWriteTxn:
             self.log_bytes(event)
 
     # --- inside -----------------------------------------------------------------------------------
+
+    async def _whole_state(self) -> RemoteSnapshot:
+        snapshot = RemoteSnapshot(self._link)
+        await snapshot.open()
+        if not self._open:
+            snapshot.close()
+            raise over("write transaction")
+        self._snapshots.append(snapshot)
+        opened = snapshot.opened
+        if self._store_version is None:
+            await self._hold_at(snapshot)
+        elif opened.changed != self._store_version:
+            raise TransactionConflictError(b"", self._store_version, opened.changed)
+        self._store_version = opened.changed
+        return snapshot
 
     async def _append(self, events: Sequence[bytes], context: str) -> tuple[int, int]:
         self._check_open()
