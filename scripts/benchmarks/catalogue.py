@@ -16,6 +16,12 @@ ROWS: Final = (
         "canonical",
         is_long=True,
     ),
+    Row(
+        "events-middle",
+        "canonical events from the middle of many",
+        "events_middle",
+        is_long=True,
+    ),
     Row("backup", "backups while 64 tasks write", "backup", is_long=True),
     Row("client-puts", "durable puts through one WebSocket client, 64 tasks", "client_puts"),
     Row("burst", "fan-out of a burst to 1,000 WebSocket subscribers", "burst"),

@@ -32,7 +32,6 @@ TASKS: Final = 64
 BATCH: Final = 100
 EVENTS: Final = 130_000
 """As many as the original iterates over."""
-FROM_THE_MIDDLE: Final = 10_000
 
 Step = Callable[[CanonicalStore, int], Awaitable[int]]
 """One step of one task; how many it counts as."""
@@ -207,7 +206,7 @@ async def _run(store: CanonicalStore, work: Work, seconds: float) -> float:
 
 
 async def _read(setting: Setting) -> list[Result]:
-    """What is read from memory, and from the middle of many events in the file."""
+    """What is read from memory."""
     scale = setting.scale
     results = []
     async with exo_stream.open_platform(setting.folder / "canonical-read.duckdb") as platform:
@@ -218,10 +217,6 @@ async def _read(setting: Setting) -> list[Result]:
         for work in READING:
             given = [await _run(store, work, scale.round_seconds) for _ in range(scale.rounds + 1)]
             results.append(_result(work, given[1:]))
-        many = max(EVENTS, scale.large_table_keys // 10)
-        if scale.large_table_keys > EVENTS:
-            await _fill(store, many)
-        results += await _from_the_middle(store, scale.rounds)
     return results
 
 
@@ -236,20 +231,3 @@ async def _append_thousand(store: CanonicalStore, number: int) -> None:
     async with store.write_txn() as txn:
         await txn.append_events([b"event_%d" % number] * 1_000)
         await txn.commit()
-
-
-async def _from_the_middle(store: CanonicalStore, times: int) -> list[Result]:
-    events = (await store.meta()).next_event_id
-    wanted = min(FROM_THE_MIDDLE, events // 4)
-    given: dict[str, list[float]] = {"the first": [], "the middle": []}
-    for _ in range(times + 1):
-        for name, first in (("the first", 0), ("the middle", events // 2)):
-            began = time.perf_counter()
-            seen = 0
-            async for _event in await store.iter_events(first, first + wanted):
-                seen += 1
-            given[name].append(seen / (time.perf_counter() - began))
-    return [
-        Result("canonical", f"iterating from {name} of {events:,} events", "events/s", found[1:])
-        for name, found in given.items()
-    ]
