@@ -214,6 +214,23 @@ class EngineStatistics:
     """Keys and values of all blocks; what a newer run hides counts until it is merged."""
 
 
+WITHOUT_FILE: Final = EngineStatistics(
+    path="",
+    file_bytes=0,
+    free_bytes=0,
+    wal_bytes=0,
+    disk_free_bytes=0,
+    blocks=0,
+    runs=0,
+    block_entries=0,
+    memtable_entries=0,
+    memtable_bytes=0,
+    cache_bytes=0,
+    folded_through=0,
+)
+"""What an engine that keeps no file starts from."""
+
+
 class Engine(Protocol):
     """The storage behind the actors: one log, one table, one current Version."""
 

@@ -9,6 +9,7 @@ import secrets
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from exo_stream.errors import BatchEvictedError
 from exo_stream.limits import Limits
@@ -16,6 +17,7 @@ from exo_stream.model import Row, row_key
 from exo_stream.payload import ENTRY_BYTES, EncodedBatch
 from exo_stream.reduce.reduction import Reduction
 from exo_stream.storage.engine import (
+    WITHOUT_FILE,
     Cold,
     EngineStatistics,
     Group,
@@ -175,19 +177,11 @@ class MemoryEngine(InlineStore):
     def statistics(self) -> EngineStatistics:
         """[loop] Counts; there is no file."""
         live = self._version.live
-        return EngineStatistics(
+        return replace(
+            WITHOUT_FILE,
             path=":memory:",
-            file_bytes=0,
-            free_bytes=0,
-            wal_bytes=0,
-            disk_free_bytes=0,
-            blocks=0,
-            runs=0,
-            block_entries=0,
             memtable_entries=len(live.nodes),
             memtable_bytes=self._bytes_held,
-            cache_bytes=0,
-            folded_through=0,
         )
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -26,6 +26,7 @@ from exo_stream.payload import NONE, EncodedBatch, encode_entries
 from exo_stream.reduce.reduction import Reduction
 from exo_stream.storage.engine import (
     COLD,
+    WITHOUT_FILE,
     Cold,
     EngineStatistics,
     Group,
@@ -220,20 +221,7 @@ class TraitBackend:
 
     def statistics(self) -> EngineStatistics:
         """[loop] Nothing is known."""
-        return EngineStatistics(
-            path=f"<{type(self._store).__name__}>",
-            file_bytes=0,
-            free_bytes=0,
-            wal_bytes=0,
-            disk_free_bytes=0,
-            blocks=0,
-            runs=0,
-            block_entries=0,
-            memtable_entries=0,
-            memtable_bytes=0,
-            cache_bytes=0,
-            folded_through=0,
-        )
+        return replace(WITHOUT_FILE, path=f"<{type(self._store).__name__}>")
 
     def close(self) -> None:
         """[writer] Nothing: whoever made the backend closes it."""
