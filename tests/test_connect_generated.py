@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor
 
 from exo_stream.protocol.connect.generated import error_details_pb2, ingest_pb2
 from exo_stream.protocol.connect.pool import POOL
@@ -32,13 +34,101 @@ def test_other_definitions_of_the_same_names_may_be_loaded() -> None:
             descriptor_pool.Default().FindMessageTypeByName(message.DESCRIPTOR.full_name)
 
 
+def all_messages() -> Iterator[Descriptor]:
+    waiting = [
+        message
+        for name in (*POOL_FILES, "google/rpc/error_details.proto")
+        for message in POOL.FindFileByName(name).message_types_by_name.values()
+    ]
+    while waiting:
+        message = waiting.pop()
+        yield message
+        waiting += list(message.nested_types)
+
+
 def test_numbers_and_names_are_those_of_the_store() -> None:
     assert {
         f"{message.full_name}.{field.name}": field.number
-        for name in POOL_FILES
-        for message in POOL.FindFileByName(name).message_types_by_name.values()
+        for message in all_messages()
         for field in message.fields
     }.items() >= FIELDS.items()
+
+
+def test_alternatives_and_values_of_enumerations_are_numbered_as_those_of_the_store() -> None:
+    for name, numbers in ALTERNATIVES.items():
+        message, _, oneof = name.rpartition(".")
+        found = POOL.FindMessageTypeByName(message).oneofs_by_name[oneof].fields
+        assert {field.name: field.number for field in found} == numbers, name
+    for name, values in VALUES.items():
+        members = POOL.FindEnumTypeByName(name).values
+        assert [value.name.lower() for value in members] == values, name
+        assert [value.number for value in members] == list(range(len(values))), name
+
+
+def test_what_may_be_left_out_can_be_told_from_nothing() -> None:
+    optional = {
+        f"{message.full_name}.{field.name}"
+        for message in all_messages()
+        for field in message.fields
+        if field.containing_oneof and field.containing_oneof.name == f"_{field.name}"
+    }
+    assert optional >= {
+        "store.query.v1.GetRequest.min_sequence_number",
+        "store.query.v1.GetManyRequest.min_sequence_number",
+        "store.query.v1.RangeRequest.min_sequence_number",
+        "store.query.v1.RangeRequest.limit",
+        "store.query.v1.ReduceRequest.min_sequence_number",
+        "store.query.v1.GetResponse.value",
+        "store.query.v1.GetManyEntry.value",
+        "store.stream.v1.SubscribeRequest.since_sequence_number",
+        "store.query.v1.KvPredicateConstraint.IntRange.min",
+        "store.query.v1.KvPredicateConstraint.IntRange.max",
+    }
+
+
+def numbered(first: int, names: str) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names.split(), start=first)}
+
+
+def values_of(prefix: str, names: str) -> list[str]:
+    return [f"{prefix}_{name}" for name in names.split()]
+
+
+QUERY = "store.query.v1"
+ALTERNATIVES = {
+    f"{QUERY}.KvReducedValue.value": numbered(
+        1,
+        "int64_value uint64_value float64_value boolean_value utf8_value date32_value"
+        " date64_value timestamp_value decimal128_value fixed_size_binary_value decimal256_value",
+    ),
+    f"{QUERY}.KvExpr.expr": numbered(1, "field literal add sub mul div lower date_trunc_day"),
+    f"{QUERY}.KvPredicateConstraint.constraint": numbered(
+        1,
+        "string_eq bool_eq fixed_size_binary_eq int_range uint64_range float_range"
+        " decimal128_range is_null is_not_null string_in int_in uint64_in fixed_size_binary_in"
+        " decimal256_range",
+    ),
+    f"{QUERY}.KvFieldRef.field": numbered(1, "key z_order_key value"),
+    "store.common.v1.BytesFilter.kind": numbered(1, "exact prefix regex"),
+    "store.compact.v1.Policy.scope": numbered(1, "keys sequence"),
+    "store.compact.v1.PolicyRetain.kind": numbered(
+        1, "keep_latest greater_than greater_than_or_equal drop_all"
+    ),
+}
+VALUES = {
+    f"{QUERY}.TraversalMode": values_of("traversal_mode", "forward reverse"),
+    f"{QUERY}.RangeReduceOp": values_of(
+        "range_reduce_op", "count_all count_field sum_field min_field max_field"
+    ),
+    f"{QUERY}.KvFieldKind": values_of(
+        "kv_field_kind",
+        "int64 uint64 float64 boolean utf8 date32 date64 timestamp decimal128 fixed_size_binary"
+        " decimal256",
+    ),
+    "store.compact.v1.PolicyOrderEncoding": values_of(
+        "policy_order_encoding", "bytes_asc u64_be i64_be"
+    ),
+}
 
 
 POOL_FILES = [f"store/{name}/v1/{name}.proto" for name in
@@ -99,4 +189,28 @@ FIELDS = {
     "store.compact.v1.PolicyRetain.greater_than": 2,
     "store.compact.v1.PolicyRetain.greater_than_or_equal": 3,
     "store.compact.v1.PolicyRetain.drop_all": 4,
+    "store.query.v1.RangeReduceGroup.group_values": 1,
+    "store.query.v1.RangeReduceGroup.group_values_present": 2,
+    "store.query.v1.RangeReduceGroup.results": 3,
+    "store.query.v1.KvFieldRef.KeyField.bit_offset": 1,
+    "store.query.v1.KvFieldRef.KeyField.kind": 2,
+    "store.query.v1.KvFieldRef.KeyField.fixed_size_binary_len": 3,
+    "store.query.v1.KvFieldRef.ZOrderKeyField.bit_offset": 1,
+    "store.query.v1.KvFieldRef.ZOrderKeyField.field_position": 2,
+    "store.query.v1.KvFieldRef.ZOrderKeyField.field_widths": 3,
+    "store.query.v1.KvFieldRef.ZOrderKeyField.kind": 4,
+    "store.query.v1.KvFieldRef.ZOrderKeyField.fixed_size_binary_len": 5,
+    "store.query.v1.KvFieldRef.ValueField.index": 1,
+    "store.query.v1.KvFieldRef.ValueField.kind": 2,
+    "store.query.v1.KvFieldRef.ValueField.nullable": 3,
+    "store.query.v1.KvFieldRef.ValueField.fixed_size_binary_len": 4,
+    "store.query.v1.KvExpr.BinaryExpr.left": 1,
+    "store.query.v1.KvExpr.BinaryExpr.right": 2,
+    "google.rpc.ErrorInfo.reason": 1,
+    "google.rpc.ErrorInfo.domain": 2,
+    "google.rpc.ErrorInfo.metadata": 3,
+    "google.rpc.RetryInfo.retry_delay": 1,
+    "google.rpc.BadRequest.field_violations": 1,
+    "google.rpc.BadRequest.FieldViolation.field": 1,
+    "google.rpc.BadRequest.FieldViolation.description": 2,
 }

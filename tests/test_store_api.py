@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from trio.testing import wait_all_tasks_blocked
 
 from exo_stream.limits import Limits
 from exo_stream.protocol.connect.codec import Codec
@@ -202,3 +203,14 @@ async def test_progress_is_for_those_who_ask(caller: Caller) -> None:
     async with caller.stream(SUBSCRIBE, message, {"x-exo-stream-progress": "1"}) as frames:
         frame = await frames.next(stream.SubscribeResponse)
     assert frame == stream.SubscribeResponse(sequence_number=1)
+
+
+async def test_nobody_else_is_told_of_it(caller: Caller) -> None:
+    await put(caller, (b"b", b"1"))
+    message = stream.SubscribeRequest(match_keys=[{"payload_regex": "^a"}], since_sequence_number=1)
+    async with caller.stream(SUBSCRIBE, message) as frames:
+        await wait_all_tasks_blocked()
+        await put(caller, (b"a", b"2"))
+        frame = await frames.next(stream.SubscribeResponse)
+    assert frame is not None
+    assert (frame.sequence_number, [entry.key for entry in frame.entries]) == (2, [b"a"])

@@ -60,6 +60,18 @@ async def test_methods_without_side_effects_are_called_by_get(codec: Codec, base
         assert detail(answer.headers[DETAIL_HEADER]) == (1, 4)
 
 
+async def test_whatever_only_reads_one_message_is_called_by_get(caller: Caller) -> None:
+    await put(caller, (b"k", b"v"))
+    reduce = query.ReduceRequest(params={"reducers": [{"op": 0}]})
+    batch = stream.GetRequest(sequence_number=1)
+    texts = [quote(message.SerializeToString()) for message in (reduce, batch)]
+    counted = await caller.http("GET", f"/{REDUCE}?encoding=proto&message={texts[0]}")
+    found = await caller.http("GET", f"/{BATCH}?encoding=proto&message={texts[1]}")
+    assert caller.decode(counted, query.ReduceResponse).results[0].value.uint64_value == 1
+    assert detail(counted.headers[DETAIL_HEADER]) == (1, 2)
+    assert [entry.key for entry in caller.decode(found, stream.GetResponse).entries] == [b"k"]
+
+
 async def test_a_get_may_be_compressed(caller: Caller) -> None:
     await put(caller, (b"k", b"v" * 5000))
     message = b"".join(compressed("gzip", query.GetRequest(key=b"k").SerializeToString()))

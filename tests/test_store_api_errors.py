@@ -230,6 +230,9 @@ async def test_a_sequence_that_is_not_visible_is_refused_at_once(caller: Caller)
             with pytest.raises(CallError) as caught:
                 await frames.next(query.RangeFrame)
         errors.append(caught.value)
+        message.min_sequence_number = 1
+        async with caller.stream(method, message) as frames:
+            assert [row.value for row in (await frames.all(query.RangeFrame))[0].results] == [b"1"]
     for error in errors:
         assert error.code is Code.ABORTED
         assert info_of(error).reason == "CONSISTENCY_NOT_READY"
