@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import trio
 
@@ -40,14 +40,11 @@ class FeedReader(ABC):
         return self
 
     async def __anext__(self) -> Batch | SnapshotPage:
-        while True:
-            message = await self.next_message()
-            if isinstance(message, Batch | SnapshotPage):
-                return message
+        return await next_with_entries(self)
 
-    def messages(self) -> _Messages:
+    def messages(self) -> Messages:
         """All messages: batches and pages, and ``CaughtUp``, ``Progress`` and the rest."""
-        return _Messages(self)
+        return Messages(self)
 
     def _finish(self) -> None:
         """What was handed out before is finished."""
@@ -67,8 +64,24 @@ class FeedReader(ABC):
             await trio.lowlevel.checkpoint()
 
 
-class _Messages:
-    def __init__(self, feed: FeedReader) -> None:
+class Told(Protocol):
+    """Whatever has a next message: a feed, or the feed of a namespace."""
+
+    async def next_message(self) -> FeedMessage: ...
+
+
+async def next_with_entries(feed: Told) -> Batch | SnapshotPage:
+    """The next message that has entries; those before it are finished."""
+    while True:
+        message = await feed.next_message()
+        if isinstance(message, Batch | SnapshotPage):
+            return message
+
+
+class Messages:
+    """Every message of a feed, as an async iterator."""
+
+    def __init__(self, feed: Told) -> None:
         self._feed = feed
 
     def __aiter__(self) -> Self:

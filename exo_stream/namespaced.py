@@ -12,6 +12,7 @@ import trio
 
 from exo_stream.errors import ConflictError, InvalidRequestError
 from exo_stream.feed import FeedMessage, SnapshotPage
+from exo_stream.feed_reader import Messages, next_with_entries
 from exo_stream.keys import KeyCodec, MatchKey
 from exo_stream.model import Batch, Cursor, Entry, Keyspace, VersionedValue
 from exo_stream.namespaces import Namespace
@@ -373,14 +374,11 @@ class NamespacedFeed:
         return self
 
     async def __anext__(self) -> Batch | SnapshotPage:
-        while True:
-            message = await self.next_message()
-            if isinstance(message, Batch | SnapshotPage):
-                return message
+        return await next_with_entries(self)
 
-    def messages(self) -> _Messages:
+    def messages(self) -> Messages:
         """All messages: besides batches and pages ``CaughtUp``, ``Progress`` and others."""
-        return _Messages(self)
+        return Messages(self)
 
     async def next_message(self) -> FeedMessage:
         """The next message. Asking for it says that the one before is finished."""
@@ -399,14 +397,3 @@ class NamespacedFeed:
             if (key := self._space.decode(packed)) is not None
         ]
         return replace(message, entries=tuple(entries))
-
-
-class _Messages:
-    def __init__(self, feed: NamespacedFeed) -> None:
-        self._feed = feed
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> FeedMessage:
-        return await self._feed.next_message()
