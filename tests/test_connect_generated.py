@@ -11,7 +11,14 @@ import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor
 
-from exo_stream.protocol.connect.generated import error_details_pb2, ingest_pb2
+from exo_stream.protocol.connect.generated import (
+    common_pb2,
+    compact_pb2,
+    error_details_pb2,
+    ingest_pb2,
+    query_pb2,
+    stream_pb2,
+)
 from exo_stream.protocol.connect.pool import POOL
 
 ROOT = Path(__file__).parents[1]
@@ -35,10 +42,11 @@ def test_other_definitions_of_the_same_names_may_be_loaded() -> None:
 
 
 def all_messages() -> Iterator[Descriptor]:
+    modules = (common_pb2, compact_pb2, error_details_pb2, ingest_pb2, query_pb2, stream_pb2)
     waiting = [
         message
-        for name in (*POOL_FILES, "google/rpc/error_details.proto")
-        for message in POOL.FindFileByName(name).message_types_by_name.values()
+        for module in modules
+        for message in module.DESCRIPTOR.message_types_by_name.values()
     ]
     while waiting:
         message = waiting.pop()
@@ -130,9 +138,6 @@ VALUES = {
     ),
 }
 
-
-POOL_FILES = [f"store/{name}/v1/{name}.proto" for name in
-              ("common", "ingest", "query", "stream", "compact")]  # fmt: skip
 
 FIELDS = {
     "store.common.v1.KvEntry.key": 1,
