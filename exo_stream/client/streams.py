@@ -30,6 +30,7 @@ from exo_stream.stream_errors import (
 from exo_stream.streams import checks
 from exo_stream.streams.messages import unpacked
 from exo_stream.streams.offset import START, Offset, Where, offset_of
+from exo_stream.streams.setups import config_of, setup_of
 from exo_stream.streams.values import (
     DEFAULT_CONTENT_TYPE,
     AppendResult,
@@ -83,7 +84,7 @@ class RemoteStreams:
         checks.check_name(name)
         config = checks.checked_config(StreamConfig() if config is None else config)
         own = checks.checked_messages(messages, self._limits)
-        setup = _setup(config)._replace(closed=config.closed or bool(close))
+        setup = setup_of(config)._replace(closed=config.closed or bool(close))
         call = Call(lambda id_, _: s.CreateStream(id_, name, setup, own), size=_size(own))
         return _created(await self._ask(call, s.StreamCreated))
 
@@ -118,7 +119,7 @@ class RemoteStreams:
         own = checks.checked_messages(messages, self._limits)
         where = None if offset is None else str(offset_of(offset))
         sub = min(checks.check_number("sub_offset", sub_offset) or 0, checks.TIME_MAX)
-        setup = _setup(given)._replace(content_type=content_type)
+        setup = setup_of(given)._replace(content_type=content_type)
         call = Call(
             lambda id_, _: s.ForkStream(id_, name, source, where, sub, setup, own),
             size=_size(own),
@@ -208,7 +209,7 @@ class RemoteStreams:
         reply = await self._ask(call, s.StreamRead)
         return ReadResult(
             name,
-            _config(reply.setup),
+            config_of(reply.setup),
             reply.incarnation,
             _offset(reply.start_offset),
             _offset(reply.next_offset),
@@ -333,7 +334,7 @@ def _created(reply: s.StreamCreated) -> CreateResult:
         reply.created,
         _offset(reply.next_offset),
         reply.closed,
-        _config(reply.setup),
+        config_of(reply.setup),
         reply.incarnation,
     )
 
@@ -347,7 +348,7 @@ def _appended(reply: s.StreamAppended) -> AppendResult:
 def _head(stream: s.StreamDescription) -> HeadResult:
     return HeadResult(
         stream.name,
-        _config(stream.setup),
+        config_of(stream.setup),
         stream.incarnation,
         _offset(stream.next_offset),
         _offset(stream.oldest_offset),
@@ -359,21 +360,6 @@ def _head(stream: s.StreamDescription) -> HeadResult:
         stream.expires_at,
         stream.sequence,
     )
-
-
-def _setup(config: StreamConfig) -> s.StreamSetup:
-    return s.StreamSetup(
-        config.content_type,
-        config.ttl_seconds,
-        config.expires_at,
-        config.closed,
-        config.retention_seconds,
-        config.retention_bytes,
-    )
-
-
-def _config(setup: s.StreamSetup) -> StreamConfig:
-    return StreamConfig(setup.content_type or DEFAULT_CONTENT_TYPE, *setup[1:])
 
 
 def _size(messages: Sequence[bytes]) -> int:

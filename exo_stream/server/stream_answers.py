@@ -7,36 +7,14 @@ from typing import assert_never
 import trio
 
 from exo_stream.errors import LimitExceededError
-from exo_stream.protocol.stream_messages import (
-    AppendStream,
-    CleanUpStreams,
-    CreateStream,
-    DeleteStream,
-    ForkStream,
-    HeadStream,
-    ListStreams,
-    ReadStream,
-    StoredAppend,
-    StreamAppended,
-    StreamCreated,
-    StreamDeleted,
-    StreamDescription,
-    StreamHead,
-    StreamRead,
-    StreamReply,
-    StreamRequest,
-    StreamsCleanedUp,
-    StreamSetup,
-    StreamsListed,
-)
+from exo_stream.protocol import stream_messages as s
 from exo_stream.streams.messages import Stored
+from exo_stream.streams.setups import config_of, setup_of
 from exo_stream.streams.streams import Streams
 from exo_stream.streams.values import (
-    DEFAULT_CONTENT_TYPE,
     CreateResult,
     HeadResult,
     ProducerAppendResult,
-    StreamConfig,
     StreamProducer,
 )
 
@@ -46,57 +24,61 @@ STORED_BYTES = 64
 """What an append takes in an answer beside its messages and their lengths, at most."""
 
 
-async def answered(streams: Streams, request: StreamRequest, *, frame_bytes: int) -> StreamReply:
+async def answered(
+    streams: Streams, request: s.StreamRequest, *, frame_bytes: int
+) -> s.StreamReply:
     """The answer to a request about streams; raises what the streams raise.
 
     A read brings about ``frame_bytes`` of messages at most, or one larger message.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
     match request:
-        case CreateStream() | ForkStream():
+        case s.CreateStream() | s.ForkStream():
             return _created(request.id, await _create(streams, request))
-        case AppendStream():
+        case s.AppendStream():
             return await _appended(streams, request)
-        case ReadStream():
+        case s.ReadStream():
             return await _read(streams, request, frame_bytes)
-        case HeadStream() | ListStreams():
+        case s.HeadStream() | s.ListStreams():
             return await _told_of(streams, request, frame_bytes)
-        case DeleteStream(id_, name):
+        case s.DeleteStream(id_, name):
             await streams.delete(name)
-            return StreamDeleted(id_)
-        case CleanUpStreams(id_):
-            return StreamsCleanedUp(id_, await streams.cleanup_expired_streams())
+            return s.StreamDeleted(id_)
+        case s.CleanUpStreams(id_):
+            return s.StreamsCleanedUp(id_, await streams.cleanup_expired_streams())
         case _:
             assert_never(request)
 
 
-def size_of(reply: StreamReply) -> int:
+def size_of(reply: s.StreamReply) -> int:
     """About how many bytes the answer has on the wire, never fewer."""
     match reply:
-        case StreamRead(stored=stored):
+        case s.StreamRead(stored=stored):
             parts = [len(part.joined) + len(part.lengths) + STORED_BYTES for part in stored]
             return DESCRIPTION_BYTES + sum(parts)
-        case StreamsListed(streams=streams):
+        case s.StreamsListed(streams=streams):
             return DESCRIPTION_BYTES * (1 + len(streams))
         case _:
             return DESCRIPTION_BYTES
 
 
 async def _told_of(
-    streams: Streams, request: HeadStream | ListStreams, frame_bytes: int
-) -> StreamHead | StreamsListed:
-    if isinstance(request, HeadStream):
-        return StreamHead(request.id, _description(await streams.head(request.name)))
+    streams: Streams, request: s.HeadStream | s.ListStreams, frame_bytes: int
+) -> s.StreamHead | s.StreamsListed:
+    if isinstance(request, s.HeadStream):
+        return s.StreamHead(request.id, _description(await streams.head(request.name)))
     most = max(1, frame_bytes // DESCRIPTION_BYTES)
     limit = min(request.limit, most)
     page = await streams.list_streams(request.prefix, after=request.after, limit=limit)
-    return StreamsListed(request.id, tuple(map(_description, page.streams)), page.resume)
+    return s.StreamsListed(request.id, tuple(map(_description, page.streams)), page.resume)
 
 
-async def _create(streams: Streams, request: CreateStream | ForkStream) -> CreateResult:
+async def _create(streams: Streams, request: s.CreateStream | s.ForkStream) -> CreateResult:
     setup = request.setup
-    if isinstance(request, CreateStream):
-        return await streams.create_stream_with_data(request.name, _config(setup), request.messages)
+    if isinstance(request, s.CreateStream):
+        return await streams.create_stream_with_data(
+            request.name, config_of(setup), request.messages
+        )
     return await streams.create_fork(
         request.name,
         request.source,
@@ -112,7 +94,7 @@ async def _create(streams: Streams, request: CreateStream | ForkStream) -> Creat
     )
 
 
-async def _appended(streams: Streams, request: AppendStream) -> StreamAppended:
+async def _appended(streams: Streams, request: s.AppendStream) -> s.StreamAppended:
     if request.producer is not None:
         told = await streams.append_with_producer(
             request.name,
@@ -135,13 +117,13 @@ async def _appended(streams: Streams, request: AppendStream) -> StreamAppended:
             expected_offset=request.expected_offset,
             close=request.close,
         )
-    return StreamAppended(
+    return s.StreamAppended(
         request.id, str(result.start_offset), str(result.next_offset), result.closed
     )
 
 
-def _numbered(id_: int, result: ProducerAppendResult) -> StreamAppended:
-    return StreamAppended(
+def _numbered(id_: int, result: ProducerAppendResult) -> s.StreamAppended:
+    return s.StreamAppended(
         id_,
         None,
         str(result.next_offset),
@@ -152,12 +134,12 @@ def _numbered(id_: int, result: ProducerAppendResult) -> StreamAppended:
     )
 
 
-async def _read(streams: Streams, request: ReadStream, frame_bytes: int) -> StreamRead:
+async def _read(streams: Streams, request: s.ReadStream, frame_bytes: int) -> s.StreamRead:
     bytes_max = frame_bytes if request.bytes_max is None else min(request.bytes_max, frame_bytes)
     result = await streams.read(request.name, request.offset, bytes_max=bytes_max)
-    reply = StreamRead(
+    reply = s.StreamRead(
         request.id,
-        _setup(result.config),
+        setup_of(result.config),
         result.incarnation,
         str(result.start_offset),
         str(result.next_offset),
@@ -172,27 +154,27 @@ async def _read(streams: Streams, request: ReadStream, frame_bytes: int) -> Stre
     return reply
 
 
-def _stored(part: Stored) -> StoredAppend:
-    return StoredAppend(
+def _stored(part: Stored) -> s.StoredAppend:
+    return s.StoredAppend(
         part.end, part.committed_at, part.through, part.packed_lengths(), part.joined
     )
 
 
-def _created(id_: int, result: CreateResult) -> StreamCreated:
-    return StreamCreated(
+def _created(id_: int, result: CreateResult) -> s.StreamCreated:
+    return s.StreamCreated(
         id_,
         result.created,
         str(result.next_offset),
         result.closed,
-        _setup(result.config),
+        setup_of(result.config),
         result.incarnation,
     )
 
 
-def _description(head: HeadResult) -> StreamDescription:
-    return StreamDescription(
+def _description(head: HeadResult) -> s.StreamDescription:
+    return s.StreamDescription(
         head.name,
-        _setup(head.config),
+        setup_of(head.config),
         head.incarnation,
         str(head.next_offset),
         str(head.oldest_offset),
@@ -204,18 +186,3 @@ def _description(head: HeadResult) -> StreamDescription:
         head.expires_at,
         head.sequence,
     )
-
-
-def _setup(config: StreamConfig) -> StreamSetup:
-    return StreamSetup(
-        config.content_type,
-        config.ttl_seconds,
-        config.expires_at,
-        config.closed,
-        config.retention_seconds,
-        config.retention_bytes,
-    )
-
-
-def _config(setup: StreamSetup) -> StreamConfig:
-    return StreamConfig(setup.content_type or DEFAULT_CONTENT_TYPE, *setup[1:])
