@@ -117,7 +117,7 @@ class Snapshots:
 
     def holds(self, snapshot: Snapshot) -> bool:
         """Whether it is still held."""
-        return snapshot in self._held or snapshot in self._leased
+        return snapshot in self._leased or snapshot in self._held
 
 
 class SnapshotShare:
@@ -151,6 +151,8 @@ def _check_room(held: int, count_max: int, are_held: str) -> None:
 
 class Snapshot:
     """One held Version: what it shows does not change until it is closed, or expires."""
+
+    __slots__ = ("_snapshots", "version")
 
     def __init__(self, snapshots: Snapshots, version: Version) -> None:
         self.version = version

@@ -46,8 +46,15 @@ class Pins:
 
     def __init__(self) -> None:
         self._counts: dict[TableVersion, int] = {}
-        self.frontiers: list[int] = []
+        self._sorted: list[int] | None = []
+
+    @property
+    def frontiers(self) -> list[int]:
         """The held frontiers in rising order, each once."""
+        # When asked, which a commit does: a read of one key holds a Version and lets it go again.
+        if self._sorted is None:
+            self._sorted = sorted({version.frontier for version in self._counts})
+        return self._sorted
 
     def pin(self, version: Version) -> None:
         """Hold ``version`` once more."""
@@ -55,26 +62,25 @@ class Pins:
         count = self._counts.get(version, 0)
         self._counts[version] = count + 1
         if not count:
-            self._sort()
+            self._sorted = None
 
     def unpin(self, version: Version) -> None:
         """Let go of it once."""
         assert isinstance(version, TableVersion), version
         assert version in self._counts, (version.frontier, self.frontiers)
-        self._counts[version] -= 1
-        if not self._counts[version]:
+        count = self._counts[version] - 1
+        if count:
+            self._counts[version] = count
+        else:
             del self._counts[version]
-            self._sort()
-
-    def _sort(self) -> None:
-        self.frontiers = sorted({version.frontier for version in self._counts})
+            self._sorted = None
 
     def log_floor(self, floor: int) -> int:
         """The oldest batch that must stay in the file though the log's floor is at ``floor``.
 
         Whoever holds a Version may go on to follow the log from there.
         """
-        return min(floor, self.frontiers[0] + 1) if self.frontiers else floor
+        return min(floor, self.frontiers[0] + 1) if self._counts else floor
 
     def __iter__(self) -> Iterator[TableVersion]:
         return iter(self._counts)
