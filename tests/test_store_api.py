@@ -143,7 +143,7 @@ async def test_ranges(caller: Caller) -> None:
 async def test_frames_are_bounded_in_rows_and_bytes_whatever_is_asked() -> None:
     limits = Limits(page_rows_max=10, page_bytes_max=1000)
     async with calling(limits=limits) as caller:
-        await put(caller, *((b"%03d" % n, b"x" * (20 if n < 30 else 290)) for n in range(50)))
+        await put(caller, *((b"%03d" % n, b"x" * (290 if n < 20 else 20)) for n in range(50)))
         keys, cost = [b"%03d" % n for n in range(50)], 30 * 23 + 20 * 293
         async with caller.stream(RANGE, query.RangeRequest(batch_size=1_000_000)) as frames:
             ranged = await frames.all(query.RangeFrame)
