@@ -25,6 +25,7 @@ from exo_stream.protocol.canonical_messages import (
     Unseal,
 )
 from exo_stream.protocol.policies import PrunePolicies, SetRetention
+from exo_stream.protocol.projection_messages import ReplayDeadLetters
 from exo_stream.protocol.stream_messages import (
     AppendStream,
     CreateStream,
@@ -97,6 +98,7 @@ STRICT = (
     | Unseal
     | PauseWrites
     | ResumeWrites
+    | ReplayDeadLetters
 )
 
 

@@ -11,6 +11,7 @@ from exo_stream.producers import Producer
 from exo_stream.protocol import canonical_messages as c
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
+from exo_stream.protocol import projection_messages as pm
 from exo_stream.protocol import reductions as r
 from exo_stream.protocol import stream_messages as s
 from exo_stream.reduce.request import ReduceGroup
@@ -127,6 +128,10 @@ FROM_CLIENT: Final[tuple[m.Message, ...]] = (
         Producer(b"p", 0, 1),
     ),
     c.ReadMeta(58),
+    pm.ReadProjections(70),
+    pm.ReadDeadLetters(71, "balances", 0, 100),
+    pm.ReplayDeadLetters(72, "balances", None, 100),
+    pm.ReplayDeadLetters(73, "balances", SEQUENCE_MAX, 1),
     c.Seal(59),
     c.Unseal(60),
     c.PauseWrites(61, b"name", all_faces=False),
@@ -191,6 +196,23 @@ FROM_SERVER: Final[tuple[m.Message, ...]] = (
     c.Unsealed(60),
     c.Paused(61),
     c.Resumed(62, 2),
+    pm.ProjectionsRead(70, ()),
+    pm.ProjectionsRead(
+        70,
+        (
+            pm.ProjectionState("a", "running", None, 0, 0, False, 0, "", 0, 0, 0, 0),
+            pm.ProjectionState("b", "failed", 7, 3, None, True, 2, "no", 1, 6, 2, 1),
+        ),
+    ),
+    pm.DeadLettersRead(71, ()),
+    pm.DeadLettersRead(
+        71,
+        (
+            pm.PutAside(3, b"\xff", "raised KeyError: 3", 1_700_000_000_000_000, 0, None, False),
+            pm.PutAside(4, b"", "no", 1, 5, 2, True),
+        ),
+    ),
+    pm.DeadLettersReplayed(72, 3, 1),
     m.Subscribed(9, CURSOR),
     m.SnapshotBegin(9, 7),
     m.Snapshot(9, ENTRIES),

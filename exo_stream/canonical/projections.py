@@ -110,16 +110,24 @@ class Projections:
 
 @asynccontextmanager
 async def open_projections(
-    ground: Ground, folder: str | PathLike[str], *, open_hop: OpenHop = open_thread_hop
+    ground: Ground,
+    folder: str | PathLike[str],
+    *,
+    open_hop: OpenHop = open_thread_hop,
+    among: list[Projections] | None = None,
 ) -> AsyncIterator[Projections]:
     """Run projections while the body runs; their files are closed in order after it.
 
-    ``open_hop`` is for tests: it replaces the threads.
+    They are in the list ``among`` meanwhile. ``open_hop`` is for tests: it replaces the threads.
     """
     # The files are closed after their tasks have ended, and the threads after the files.
     async with AsyncExitStack() as stack:
         with nursery_unseen() as own:
             async with trio.open_nursery() as nursery:
+                projections = Projections(ground, Path(fspath(folder)), nursery, open_hop, stack)
+                known = [] if among is None else among
+                known.append(projections)
+                stack.callback(known.remove, projections)
                 with own:
-                    yield Projections(ground, Path(fspath(folder)), nursery, open_hop, stack)
+                    yield projections
                 nursery.cancel_scope.cancel()

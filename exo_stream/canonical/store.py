@@ -36,6 +36,8 @@ from exo_stream.storage.engine import Version
 
 if TYPE_CHECKING:
     from exo_stream.backup_key import BackupKey
+    from exo_stream.canonical.projection import Projector
+    from exo_stream.canonical.projection_rules import ProjectorStatus
     from exo_stream.canonical.projections import Projections
 
 T = TypeVar("T")
@@ -74,6 +76,8 @@ class CanonicalStore:
         self._pause = Pause(ground.pause)
         self.named_pauses = NamedPauses(self._pause, ground.settle)
         self.named_pauses_of_all_faces = NamedPauses(ground.pause, ground.settle)
+        self._projections: list[Projections] = []
+        """Those that are open."""
         self._closed = False
 
     async def open(self) -> Self:
@@ -218,7 +222,19 @@ class CanonicalStore:
         # Here, for clients import this module too, and projections bring DuckDB.
         from exo_stream.canonical.projections import open_projections  # noqa: PLC0415
 
-        return open_projections(self._ground, folder)
+        return open_projections(self._ground, folder, among=self._projections)
+
+    async def projection_statuses(self) -> list[ProjectorStatus]:
+        """How every projection of this process is, in the order they were added."""
+        await trio.lowlevel.checkpoint()
+        return [status for several in self._projections for status in await several.statuses()]
+
+    def projector(self, name: str) -> Projector:
+        """The projection of this name. Raises InvalidRequestError if none runs here."""
+        for projections in self._projections:
+            if name in projections:
+                return projections[name]
+        raise InvalidRequestError(f"no projection {name!r} runs here")
 
     async def backup_to(
         self,

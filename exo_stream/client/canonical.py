@@ -10,6 +10,7 @@ import trio
 
 from exo_stream.canonical.changes import CommitInfo
 from exo_stream.canonical.events import check_ids
+from exo_stream.canonical.projection_rules import ProjectorStatus
 from exo_stream.canonical.ranges import after_prefix, over
 from exo_stream.canonical.state import check_key
 from exo_stream.canonical.store import CanonicalMeta
@@ -19,6 +20,11 @@ from exo_stream.client.event_iter import RemoteEventIter, read_events
 from exo_stream.client.link import Link
 from exo_stream.client.remote_batch import RemoteBatch
 from exo_stream.client.remote_pauses import RemotePauses
+from exo_stream.client.remote_projections import (
+    read_dead_letters,
+    read_projections,
+    replay_dead_letters,
+)
 from exo_stream.client.state_calls import read_state
 from exo_stream.client.state_ranges import RemoteSnapshot, RemoteStateIter
 from exo_stream.client.transaction import RemoteTransaction
@@ -26,6 +32,7 @@ from exo_stream.client.write_txn import RemoteWriteTxn
 from exo_stream.errors import InvalidRequestError
 from exo_stream.model import SEQUENCE_MAX
 from exo_stream.protocol import canonical_messages as c
+from exo_stream.storage.dead_letter import DeadLetter
 
 Body = Callable[[RemoteWriteTxn], Awaitable[None]]
 
@@ -124,6 +131,32 @@ class RemoteCanonical:
         if type(prefix) is not bytes:
             raise InvalidRequestError("a prefix is bytes")
         return self.range(prefix, after_prefix(prefix), reverse=reverse, limit=limit)
+
+    async def projection_statuses(self) -> list[ProjectorStatus]:
+        """How every projection in the server's process is, in the order they were added.
+
+        A server alone runs none: they are async functions of the program that serves its platform.
+        """
+        return await read_projections(self._link)
+
+    async def dead_letters(
+        self, projection: str, first: int = 0, limit: int = 100
+    ) -> list[DeadLetter]:
+        """Events that a projection has put aside, by id: up to ``limit`` from the id ``first`` on,
+        fewer if they are large.
+        """
+        return await read_dead_letters(self._link, projection, first, limit)
+
+    async def replay_dead_letters(self, projection: str, limit: int = 100) -> tuple[int, int]:
+        """Have the oldest that are not permanent handed to the projection's handler again.
+
+        Returns how many went through, and how many failed again.
+        """
+        return await replay_dead_letters(self._link, projection, None, limit)
+
+    async def replay_dead_letter(self, projection: str, event_id: int) -> None:
+        """Have this one handed to the handler again, though it be permanent."""
+        await replay_dead_letters(self._link, projection, event_id, 1)
 
     async def seal(self) -> int:
         """Refuse every write from now on, also after a restart; the id of the last event.

@@ -21,6 +21,8 @@ from exo_stream.protocol import canonical_messages as c
 from exo_stream.protocol import fields as sorts
 from exo_stream.protocol import messages as m
 from exo_stream.protocol import policies as p
+from exo_stream.protocol import projection_fields as pf
+from exo_stream.protocol import projection_messages as pm
 from exo_stream.protocol import reductions as r
 from exo_stream.protocol import scalars
 from exo_stream.protocol import stream_fields as f
@@ -112,6 +114,20 @@ _CANONICAL_SHAPES: Final = (
     _shape("resumed", c.Resumed, _U, _U),
 )
 
+_PROJECTION_SHAPES: Final = (
+    _shape("read_projections", pm.ReadProjections, _U),
+    _shape("read_dead_letters", pm.ReadDeadLetters, _U, _T, _U, _U),
+    _shape(
+        "replay_dead_letters",
+        pm.ReplayDeadLetters,
+        *(_U, _T, sorts.OPTIONAL_UINT, _U),
+        is_strict=True,
+    ),
+    _shape("projections_read", pm.ProjectionsRead, _U, pf.PROJECTION_STATES),
+    _shape("dead_letters_read", pm.DeadLettersRead, _U, pf.PUT_ASIDE),
+    _shape("dead_letters_replayed", pm.DeadLettersReplayed, _U, _U, _U),
+)
+
 _STREAM_SHAPES: Final = (
     _shape("create_stream", s.CreateStream, _U, _T, f.SETUP, sorts.KEYS, is_strict=True),
     _shape(
@@ -198,6 +214,7 @@ SHAPES: Final = (
     ),
     *_STREAM_SHAPES,
     *_CANONICAL_SHAPES,
+    *_PROJECTION_SHAPES,
     _shape("subscribed", m.Subscribed, _U, sorts.CURSOR),
     _shape("snapshot_begin", m.SnapshotBegin, _U, _U),
     _shape("snapshot", m.Snapshot, _U, sorts.ENTRIES),

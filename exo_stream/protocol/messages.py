@@ -16,6 +16,7 @@ from exo_stream.model import Cursor, Entry
 from exo_stream.producers import Producer
 from exo_stream.protocol.canonical_messages import CanonicalReply, CanonicalRequest
 from exo_stream.protocol.policies import PolicyReply, PolicyRequest
+from exo_stream.protocol.projection_messages import ProjectionReply, ProjectionRequest
 from exo_stream.protocol.reductions import Reduce, Reduced
 from exo_stream.protocol.stream_messages import StreamReply, StreamRequest
 from exo_stream.selectors import AnySelector, Selector
@@ -420,6 +421,7 @@ Request = (
     | PolicyRequest
     | StreamRequest
     | CanonicalRequest
+    | ProjectionRequest
 )
 Reply = (
     Written
@@ -433,6 +435,7 @@ Reply = (
     | PolicyReply
     | StreamReply
     | CanonicalReply
+    | ProjectionReply
 )
 Delivery = (
     Subscribed

@@ -15,6 +15,7 @@ from exo_stream.errors import LocalProtocolError, RemoteProtocolError
 from exo_stream.limits import Limits
 from exo_stream.protocol import canonical_messages as c
 from exo_stream.protocol import codec
+from exo_stream.protocol import projection_messages as pm
 from exo_stream.protocol.messages import (
     Batches,
     CaughtUp,
@@ -132,6 +133,9 @@ REPLIES: Final[dict[type[Request], tuple[type[Message], ...]]] = {
     c.Unseal: (c.Unsealed,),
     c.PauseWrites: (c.Paused,),
     c.ResumeWrites: (c.Resumed,),
+    pm.ReadProjections: (pm.ProjectionsRead,),
+    pm.ReadDeadLetters: (pm.DeadLettersRead,),
+    pm.ReplayDeadLetters: (pm.DeadLettersReplayed,),
     Subscribe: (Subscribed,),
 }
 """What answers what; a ``Failure`` answers anything."""

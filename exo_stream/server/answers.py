@@ -53,11 +53,12 @@ from exo_stream.protocol.policies import (
     PrunePolicies,
     SetRetention,
 )
+from exo_stream.protocol.projection_messages import ProjectionRequest, ReadDeadLetters
 from exo_stream.protocol.reductions import Reduce
 from exo_stream.protocol.stream_messages import ListStreams, ReadStream, StreamRequest
 from exo_stream.scan import Scan as StoreScan
 from exo_stream.scan import bounds
-from exo_stream.server import canonical_answers, stream_answers
+from exo_stream.server import canonical_answers, projection_answers, stream_answers
 from exo_stream.server.budget import Share
 from exo_stream.server.canonical_answers import CanonicalAnswers
 from exo_stream.server.policies import answered
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from exo_stream.server.conversation import Conversation
 
 StoreRequest = Get | GetMany | Scan | ScanNext | ScanClose | Reduce | GetBatch | Info | Prune
-Asked = StoreRequest | PolicyRequest | StreamRequest | CanonicalRequest
+Asked = StoreRequest | PolicyRequest | StreamRequest | CanonicalRequest | ProjectionRequest
 Done = Callable[[], None]
 
 _ROW_BYTES = 16
@@ -234,6 +235,8 @@ class Answers:
                 await self._answer_stream(request)
             elif isinstance(request, CanonicalRequest):
                 await self._answer_canonical(request)
+            elif isinstance(request, ProjectionRequest):
+                await self._answer_projection(request)
             else:
                 await self._answer_one(request)
         except ExoStreamError as error:
@@ -299,6 +302,19 @@ class Answers:
     async def _send_canonical_reply(self, request: CanonicalRequest) -> None:
         reply = await self._canonical.answered(request)
         await self._send_counted([reply], canonical_answers.size_of(reply))
+
+    async def _answer_projection(self, request: ProjectionRequest) -> None:
+        if isinstance(request, ReadDeadLetters):
+            async with self._turn:  # they are pages
+                await self._send_projection_reply(request)
+        else:
+            await self._send_projection_reply(request)
+
+    async def _send_projection_reply(self, request: ProjectionRequest) -> None:
+        reply = await projection_answers.answered(
+            self._platform.canonical, request, frame_bytes=self._limits.frame_bytes_max
+        )
+        await self._send_counted([reply], projection_answers.size_of(reply))
 
     async def _open_scan(self, request: Scan) -> None:
         await self._wait_visible(request.min_sequence, wait=request.wait)
