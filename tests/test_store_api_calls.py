@@ -220,6 +220,9 @@ async def test_a_body_over_the_limit_exhausts_a_resource() -> None:
             "POST", f"/{GET}", {**json_type, "content-encoding": "gzip"}, bomb
         )
         assert (answer.status, json.loads(answer.body)["code"]) == (429, "resource_exhausted")
+        with pytest.raises(CallError) as caught:
+            await put(caller, (b"k", b"v" * 10_000))
+        assert (caught.value.code, caught.value.status) == (Code.RESOURCE_EXHAUSTED, 429)
         assert await put(caller, (b"k", b"v" * 1000)) == 1
 
 
