@@ -1,6 +1,6 @@
 """Whatever moment a process is killed at: state and events of a transaction are both there.
 
-X1, and X3 with it: a kill in the middle of a write leaves a torn tail of the write-ahead log.
+X1, and X3: a torn tail of the write-ahead log costs the transaction that was never acknowledged.
 """
 
 from __future__ import annotations
@@ -92,6 +92,41 @@ async def test_x1_state_and_events_survive_kills_together(tmp_path: Path) -> Non
     assert kills >= 5
     assert ledger.opened >= 5
     assert events >= len(ledger.acknowledged) > 50
+
+
+@pytest.mark.slow
+async def test_x3_a_torn_tail_costs_one_transaction_whole_and_the_next_is_readable(
+    tmp_path: Path,
+) -> None:
+    """Cut anywhere in its last transaction: the file opens, holds the two before, and goes on."""
+    path = tmp_path / "file"
+    ends: list[int] = []
+    wal = trio.Path(f"{path}.wal")
+    async with open_platform(path) as platform:
+        for number in range(3):
+            batch = platform.canonical.batch()
+            batch.put(b"last", b"%d" % number)
+            batch.append_event(b"event %d" % number)
+            await batch.commit()
+            ends.append((await wal.stat()).st_size)
+        file, log = await trio.Path(path).read_bytes(), await wal.read_bytes()
+    assert len(log) == ends[-1]
+    for size in (ends[-2] + 1, (ends[-2] + ends[-1]) // 2, ends[-1] - 1):
+        torn = tmp_path / f"cut at {size}"
+        await trio.Path(torn).write_bytes(file)
+        await trio.Path(f"{torn}.wal").write_bytes(log[:size])
+        async with open_platform(torn) as platform:
+            canonical = platform.canonical
+            async with canonical.read_txn() as txn:
+                assert await txn.get_state(b"last") == b"1"
+                assert await txn.next_event_id() == 2
+            batch = canonical.batch()
+            batch.append_event(b"goes on")
+            assert (await batch.commit()).first_event_id == 2
+            found = [event async for _, event in await canonical.iter_events()]
+            assert found == [b"event 0", b"event 1", b"goes on"]
+        report = await trio.to_thread.run_sync(partial(verify, torn, faces=(CanonicalCheck,)))
+        assert not report.findings, report
 
 
 async def test_the_ledger_notices_what_it_is_for(tmp_path: Path) -> None:
