@@ -83,7 +83,8 @@ class Limits:
     free_bytes_min: int = 256 * MIB
     """The low-disk watermark: writes are refused below it (or below twice the WAL, if more)."""
     memory_bytes_max: int = 1024 * MIB
-    """What a platform without a file holds, log included: beyond it only deletions are taken."""
+    """What a platform without a file holds, log included: beyond it only what frees some is taken,
+    as prunes and the deletion of streams."""
     engine_memory_bytes: int = 256 * MIB
     """DuckDB's own memory_limit."""
 
