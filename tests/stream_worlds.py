@@ -7,6 +7,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+from trio.testing import MockClock
+
 from exo_stream import Platform
 from exo_stream.storage.engine import Engine
 from exo_stream.streams.offset import Offset
@@ -55,6 +58,20 @@ async def embedded(engine: Engine | None = None, **options: Any) -> AsyncIterato
 async def remote(engine: Engine | None = None, **options: Any) -> AsyncIterator[World]:
     async with embedded(engine, **options) as world, connected(world.platform) as client:
         yield World(client.streams, world.platform, world.clock)
+
+
+def both_worlds() -> Any:
+    """The fixture ``world`` of a module whose tests are to hold for either."""
+
+    @pytest.fixture(params=[embedded, remote], ids=["embedded", "client"])
+    async def world(
+        request: pytest.FixtureRequest, autojump_clock: MockClock
+    ) -> AsyncIterator[World]:
+        open_: Open = request.param
+        async with open_() as world:
+            yield world
+
+    return world
 
 
 def at(position: int) -> Offset:

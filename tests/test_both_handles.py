@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -11,8 +9,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from exo_stream import Platform
-from exo_stream.client import Client
 from exo_stream.errors import (
     BatchEvictedError,
     ConflictError,
@@ -28,31 +24,9 @@ from exo_stream.errors import (
 from exo_stream.feed import CaughtUp, FeedMessage, SnapshotBegin, SnapshotEnd, SnapshotPage
 from exo_stream.model import Batch, Cursor, Entry, VersionedValue
 from exo_stream.producers import Producer
-from tests.network import connected_over, networked
-from tests.worlds import in_memory
+from tests.handles import Handle, both_handles
 
-Handle = Platform | Client
-
-
-@asynccontextmanager
-async def embedded() -> AsyncIterator[Handle]:
-    async with in_memory()() as platform:
-        yield platform
-
-
-@asynccontextmanager
-async def remote() -> AsyncIterator[Handle]:
-    async with in_memory()() as platform, networked(platform) as network:
-        async with connected_over(network) as client:
-            yield client
-
-
-@pytest.fixture(params=[embedded, remote], ids=["embedded", "client"])
-async def handle(
-    request: pytest.FixtureRequest, autojump_clock: MockClock
-) -> AsyncIterator[Handle]:
-    async with request.param() as handle:
-        yield handle
+handle = both_handles()
 
 
 async def until_caught_up(feed: Any) -> list[FeedMessage]:

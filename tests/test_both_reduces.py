@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import AsyncIterator
 from typing import Final
 
 import pytest
-from trio.testing import MockClock
 
 from exo_stream.errors import InvalidRequestError, LimitExceededError, NotVisibleYetError
 from exo_stream.read_stats import ReadStats
@@ -23,7 +21,7 @@ from exo_stream.reduce.request import (
 )
 from exo_stream.reduce.scalar import InvalidReduceError, Kind, Scalar
 from exo_stream.reduce.stored_row import Cell, CellTag, encode_row
-from tests.test_both_handles import Handle, embedded, remote
+from tests.handles import Handle, both_handles
 
 VALUE: Final = ValueField(0, Kind.INT64)
 NULLABLE: Final = ValueField(0, Kind.INT64, nullable=True)
@@ -31,12 +29,7 @@ FAMILY: Final = KeyField(0, Kind.FIXED_SIZE_BINARY, 1)
 COUNT: Final = Reducer(ReduceOp.COUNT_ALL)
 
 
-@pytest.fixture(params=[embedded, remote], ids=["embedded", "client"])
-async def handle(
-    request: pytest.FixtureRequest, autojump_clock: MockClock
-) -> AsyncIterator[Handle]:
-    async with request.param() as handle:
-        yield handle
+handle = both_handles()
 
 
 def int64(value: int | None) -> bytes:

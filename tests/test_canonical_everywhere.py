@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from exo_stream.canonical.changes import CommitInfo
 from exo_stream.errors import (
@@ -23,15 +21,9 @@ from exo_stream.errors import (
 )
 from exo_stream.limits import MIB
 from exo_stream.model import Batch
-from tests.test_both_handles import Handle, embedded, remote
+from tests.handles import Handle, both_handles
 
-
-@pytest.fixture(params=[embedded, remote], ids=["embedded", "client"])
-async def handle(
-    request: pytest.FixtureRequest, autojump_clock: MockClock
-) -> AsyncIterator[Handle]:
-    async with request.param() as handle:
-        yield handle
+handle = both_handles()
 
 
 async def settled(value: Any) -> Any:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from exo_stream import Platform, Retention
+from exo_stream import Retention
 from exo_stream.client import Client
 from exo_stream.errors import (
     BatchEvictedError,
@@ -33,31 +30,11 @@ from exo_stream.policies.result import PruneCounts, PruneResult
 from exo_stream.policies.retention import NO_RULES, LogRetention, RetentionState
 from exo_stream.protocol import policies as p
 from tests.families import FAMILY, key, keys_policy, log_policy
+from tests.handles import Handle, both_handles
 from tests.network import Puppet, connected_over, network_of, networked, puppets
 from tests.worlds import FaultyEngine, GatedHop, in_memory
 
-Handle = Platform | Client
-
-
-@asynccontextmanager
-async def embedded() -> AsyncIterator[Handle]:
-    async with in_memory()() as platform:
-        yield platform
-
-
-@asynccontextmanager
-async def remote() -> AsyncIterator[Handle]:
-    async with in_memory()() as platform, networked(platform) as network:
-        async with connected_over(network) as client:
-            yield client
-
-
-@pytest.fixture(params=[embedded, remote], ids=["embedded", "client"])
-async def handle(
-    request: pytest.FixtureRequest, autojump_clock: MockClock
-) -> AsyncIterator[Handle]:
-    async with request.param() as handle:
-        yield handle
+handle = both_handles()
 
 
 async def put_versions(handle: Handle, logical: bytes, versions: range) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import trio
@@ -15,18 +15,13 @@ from exo_stream.reduce.request import ReduceOp, Reducer, ReduceRequest
 from exo_stream.reduce.scalar import Kind, Scalar
 from exo_stream.storage.memory_engine import MemoryEngine
 from exo_stream.storage.trait_backend import TraitBackend
-from tests.test_both_handles import Handle, embedded, remote
+from tests.handles import Handle, both_handles
 from tests.worlds import in_memory
 
 COUNT = ReduceRequest((Reducer(ReduceOp.COUNT_ALL),))
 
 
-@pytest.fixture(params=[embedded, remote], ids=["embedded", "client"])
-async def handle(
-    request: pytest.FixtureRequest, autojump_clock: MockClock
-) -> AsyncIterator[Handle]:
-    async with request.param() as handle:
-        yield handle
+handle = both_handles()
 
 
 async def test_a_session_starts_without_a_floor_and_the_first_read_fixes_it(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
 
 import pytest
-from trio.testing import MockClock
 
 from exo_stream.errors import NotVisibleYetError
 from exo_stream.keys import KeyCodec
@@ -23,18 +21,13 @@ from exo_stream.reduce.expressions import (
 from exo_stream.reduce.request import ReduceOp, Reducer, ReduceRequest
 from exo_stream.reduce.scalar import InvalidReduceError, Kind, Scalar
 from exo_stream.reduce.shift import shifted
-from tests.test_both_handles import Handle, embedded, remote
+from tests.handles import Handle, both_handles
 
 NUMBER = KeyField(0, Kind.UINT64)
 VALUE = ValueField(0, Kind.INT64)
 
 
-@pytest.fixture(params=[embedded, remote], ids=["embedded", "client"])
-async def handle(
-    request: pytest.FixtureRequest, autojump_clock: MockClock
-) -> AsyncIterator[Handle]:
-    async with request.param() as handle:
-        yield handle
+handle = both_handles()
 
 
 def test_offsets_are_shifted_wherever_they_stand() -> None:

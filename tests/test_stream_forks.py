@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from trio.testing import MockClock
 
 from exo_stream.errors import (
     InvalidRequestError,
@@ -27,17 +25,13 @@ from exo_stream.streams.values import (
     StreamConfig,
     StreamProducer,
 )
-from tests.stream_worlds import Open, World, at, embedded, remote
+from tests.stream_worlds import World, at, both_worlds
 
 TEXT = StreamConfig("text/plain")
 JSON = StreamConfig("application/json")
 
 
-@pytest.fixture(params=[embedded, remote], ids=["embedded", "client"])
-async def world(request: pytest.FixtureRequest, autojump_clock: MockClock) -> AsyncIterator[World]:
-    open_: Open = request.param
-    async with open_() as world:
-        yield world
+world = both_worlds()
 
 
 # --- forks -----------------------------------------------------------------------------------

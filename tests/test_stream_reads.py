@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from exo_stream.errors import (
     InvalidRequestError,
@@ -21,17 +19,13 @@ from exo_stream.streams.values import (
     StreamConfig,
     StreamProducer,
 )
-from tests.stream_worlds import Open, World, at, embedded, remote
+from tests.stream_worlds import World, at, both_worlds
 
 TEXT = StreamConfig("text/plain")
 JSON = StreamConfig("application/json")
 
 
-@pytest.fixture(params=[embedded, remote], ids=["embedded", "client"])
-async def world(request: pytest.FixtureRequest, autojump_clock: MockClock) -> AsyncIterator[World]:
-    open_: Open = request.param
-    async with open_() as world:
-        yield world
+world = both_worlds()
 
 
 # --- reading ---------------------------------------------------------------------------------

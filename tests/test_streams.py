@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -34,17 +33,13 @@ from exo_stream.streams.values import (
     StreamMessage,
     StreamProducer,
 )
-from tests.stream_worlds import Open, World, at, embedded, remote
+from tests.stream_worlds import World, at, both_worlds, embedded
 
 TEXT = StreamConfig("text/plain")
 JSON = StreamConfig("application/json")
 
 
-@pytest.fixture(params=[embedded, remote], ids=["embedded", "client"])
-async def world(request: pytest.FixtureRequest, autojump_clock: MockClock) -> AsyncIterator[World]:
-    open_: Open = request.param
-    async with open_() as world:
-        yield world
+world = both_worlds()
 
 
 # --- creating --------------------------------------------------------------------------------
