@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from exo_stream.client import Client, connect
 from exo_stream.errors import OverloadedError, UnavailableError
 from exo_stream.feed import CaughtUp, FellBehind, Heartbeat, Progress
+from exo_stream.limits import Limits
 from exo_stream.model import Cursor
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.failures import ServerError
@@ -142,26 +143,29 @@ async def test_a_server_that_answers_pings_is_kept_and_gets_answers_to_its_own(
         assert len(network.cables) == 1
 
 
+class Stuck(trio.abc.Stream):
+    """A stream that nothing gets through any more, once it is told so."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.is_stuck = False
+        self._stream = stream
+
+    async def send_all(self, data: Any) -> None:
+        if self.is_stuck:
+            await trio.sleep_forever()
+        await self._stream.send_all(data)
+
+    async def receive_some(self, max_bytes: int | None = None) -> Any:
+        return await self._stream.receive_some(max_bytes)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 async def test_a_server_that_takes_nothing_is_left(clock: MockClock) -> None:
-    class Stuck(trio.abc.Stream):
-        def __init__(self, stream: trio.abc.Stream) -> None:
-            self.is_stuck = False
-            self._stream = stream
-
-        async def send_all(self, data: Any) -> None:
-            if self.is_stuck:
-                await trio.sleep_forever()
-            await self._stream.send_all(data)
-
-        async def receive_some(self, max_bytes: int | None = None) -> Any:
-            return await self._stream.receive_some(max_bytes)
-
-        async def wait_send_all_might_not_block(self) -> None:
-            await trio.lowlevel.checkpoint()
-
-        async def aclose(self) -> None:
-            await self._stream.aclose()
-
     async def answers(puppet: Puppet) -> None:
         get = await puppet.hear(m.Get)
         await puppet.say(m.Value(get.id, 9, 1, b"v"))
@@ -177,8 +181,11 @@ async def test_a_server_that_takes_nothing_is_left(clock: MockClock) -> None:
             stuck[0].is_stuck = True
             with trio.fail_after(60):
                 assert await client.get(b"k") == b"v"
+            began = trio.current_time()
+            stuck[1].is_stuck = True
 
         assert len(stuck) == 2
+        assert trio.current_time() - began <= Limits().close_seconds_max, "nor is it waited for"
 
 
 async def test_after_goaway_requests_wait_for_the_next_server_and_answers_still_come(

@@ -190,19 +190,6 @@ async def test_a_drain_does_not_wait_for_an_answer_that_never_comes(
     assert trio.current_time() == port.limits.drain_seconds_max
 
 
-async def test_no_more_connections_than_allowed() -> None:
-    listener = Listener(make_port(Limits(connections_max=1)))
-    async with trio.open_nursery() as nursery:
-        first, theirs = memory_stream_pair()
-        nursery.start_soon(listener.serve_stream, first, "a")
-        await wait_all_tasks_blocked()
-        second, refused = memory_stream_pair()
-        await listener.serve_stream(second, "b")
-        assert await refused.receive_some() == b""
-        await theirs.aclose()
-    assert listener.connections == 0
-
-
 async def test_a_drain_ends_an_idle_connection_at_once_and_a_busy_one_behind_its_answer() -> None:
     port, enough = make_port(), trio.Event()
 

@@ -21,6 +21,7 @@ from exo_stream.errors import (
     OutcomeUnknownError,
     OverloadedError,
     PlatformClosedError,
+    StoreFullError,
 )
 from exo_stream.feed import SnapshotPage
 from exo_stream.limits import Limits
@@ -135,6 +136,20 @@ async def test_a_store_in_memory_ends_with_its_block() -> None:
     async with open_platform(":memory:", hop=in_place) as platform:
         assert platform.log_id != first
         assert await platform.get(b"k") is None
+
+
+async def test_a_store_in_memory_is_full_until_something_is_let_go(
+    autojump_clock: MockClock,
+) -> None:
+    limits = Limits(memory_bytes_max=1_000)
+    async with open_platform(":memory:", hop=in_place, limits=limits) as platform:
+        await platform.put_batch([(b"k", b"v" * 600)])
+        for write in (platform.put_batch([(b"l", b"")]), platform.delete_batch([b"k"])):
+            with pytest.raises(StoreFullError, match="of at most 1,000"):
+                await write
+        assert await platform.prune_batch_log(2) == 1
+        await trio.sleep(2)  # compaction lets go of what is evicted
+        assert await platform.delete_batch([b"k"]) == 2
 
 
 async def test_what_it_is_and_holds_can_be_asked(opened: OpenPlatform) -> None:

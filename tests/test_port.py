@@ -230,8 +230,10 @@ async def test_serve_ends_when_it_is_cancelled_and_everybody_was_told() -> None:
 # --- limits ----------------------------------------------------------------------------------
 
 
-async def test_no_address_may_have_all_connections() -> None:
-    limits = Limits(connections_per_address_max=2)
+@pytest.mark.parametrize(
+    "limits", [Limits(connections_per_address_max=2), Limits(connections_max=2)]
+)
+async def test_connections_are_bounded_for_each_address_and_in_all(limits: Limits) -> None:
     async with open_port_on(limits) as (_, _, number):
         async with connected(number), connected(number):
             assert b" 503 " in await exchange(number, b"")

@@ -15,6 +15,7 @@ from exo_stream.errors import (
     StoreFullError,
 )
 from exo_stream.limits import Limits
+from exo_stream.storage import table_reader
 from exo_stream.storage.duckdb_engine import DuckDBEngine, open_duckdb_engine
 from tests.worlds import Fault, FaultyEngine, OneJob
 
@@ -65,6 +66,21 @@ def test_keys_are_found_in_memory_and_in_blocks_alike(engine: DuckDBEngine) -> N
     expected = [(b"%d" % n, b"new" if n == 1 else b"old") for n in range(5)] + [(b"9", b"new")]
     assert engine.range_scan(b"", b"", 100, forward=True) == expected
     assert engine.range_scan(b"", b"", 3, forward=False) == expected[:2:-1]
+
+
+def test_values_from_blocks_are_got_within_their_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(memtable_entries_max=4, get_many_bytes_max=150_000)
+    engine = open_duckdb_engine(tmp_path / "store.duckdb", limits=limits)
+    keys = [b"%d" % number for number in range(4)]
+    engine.put_batch([(key, b"v" * 70_000) for key in keys])
+    engine.put_batch([(b"what is written now has them folded", b"")])
+    monkeypatch.setattr(table_reader, "_KEYS_MAX", 1)  # as if each were several megabytes
+    with pytest.raises(LimitExceededError, match="get_many_bytes_max"):
+        engine.get_many(keys)
+    assert len(engine.get_many(keys[:2])) == 2
+    engine.close()
 
 
 def test_a_job_that_fails_does_not_refuse_the_write_that_was_kept() -> None:
