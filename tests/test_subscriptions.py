@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 from argparse import ArgumentTypeError
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,18 +24,10 @@ from exo_stream.protocol import messages as m
 from exo_stream.selectors import Selector
 from exo_stream.server.serve import serve
 from exo_stream.server.streams.settings import StreamSettings
-from exo_stream.server.streams.wakes import Wakes
-from exo_stream.server.streams.webhooks import Webhooks
-from exo_stream.storage.verify import verify
-from exo_stream.streams.subscriptions.record import SubscriptionConfig
-from exo_stream.streams.values import StreamConfig
-from exo_stream.streams.verify import StreamCheck
 from exo_stream.testing import FakeClock
-from tests.served import serving
 from tests.stream_http import JSON, Answered, Caller
 from tests.stream_worlds import rows
 from tests.test_webhooks import heard, receiver, status, verified_by_node
-from tests.worlds import in_memory
 
 GUARD_SECONDS = 60
 SETTINGS = StreamSettings(webhook_loopback=True)
@@ -396,89 +386,3 @@ async def test_streams_that_were_there_wake_by_what_comes_and_are_forgotten_when
         await port.append("events/2")
         while [s["path"] for s in (await crew.next())["streams"]] != ["events/2"]:
             pass
-
-
-async def test_trouble_of_the_platform_postpones_a_wake_and_loses_none(
-    autojump_clock: object,
-) -> None:
-    clock = FakeClock()
-    async with in_memory()(clock=clock) as platform, trio.open_nursery() as nursery:
-        wakes = Wakes(platform, Webhooks(loopback=True))
-        nursery.start_soon(wakes.run)
-        config = SubscriptionConfig("pull-wake", "events/*", (), "wakes", 1_000, None)
-        await platform.streams.create_stream("wakes", StreamConfig("application/json"))
-        await platform.streams.subscriptions.create("p", config, "http://h")
-        await trio.testing.wait_all_tasks_blocked()
-        await platform.pause_ingestion()
-        platform.streams.subscriptions.stir("p")
-        await trio.sleep(5)  # under a clock that jumps
-        assert "p" in platform.streams.subscriptions.kept
-        platform.resume_ingestion()
-        await platform.streams.create_stream_with_data("events/a", messages=[b"x"])
-        async with platform.streams.subscribe("wakes") as feed:
-            assert b'"events/a"' in (await feed.__anext__()).body
-        nursery.cancel_scope.cancel()
-
-
-# --- kills -----------------------------------------------------------------------------------
-
-OPTIONS = ("--webhook-loopback", "--log-level", "ERROR")
-
-
-def port_of(url: str) -> int:
-    number = urlsplit(url).port
-    assert number is not None
-    return number
-
-
-@pytest.mark.slow  # server processes
-@pytest.mark.parametrize("moment", ["before the answer", "after the answer"])
-async def test_killed_between_a_webhook_and_its_ack_it_is_told_again(
-    tmp_path: Path, moment: str
-) -> None:
-    crew, file = Crew(), tmp_path / "x.duckdb"
-    crew.hangs = moment == "before the answer"
-    async with receiver(crew.behave) as hook:
-        with serving(file, *OPTIONS) as server:
-            port = Port(port_of(server.url))
-            await port.subscription("s", "PUT", webhook(hook, lease_ttl_ms=1_000))
-            tail = await port.append("events/a")
-            first = await crew.next()
-            server.kill()
-        crew.hangs = False
-        with serving(file, *OPTIONS, listen=f"127.0.0.1:{port.number}"):
-            second = await crew.next()
-            # Not taken for all the server knew, so the same; or taken, and its lease has ended.
-            assert second["generation"] in ({1} if moment == "before the answer" else {1, 2})
-            assert second["streams"] == first["streams"]
-            assert await port.report(second, events__a=tail) == {"ok": True, "next_wake": False}
-            if second["generation"] == 2:
-                assert (await port.report(first))["error"]["code"] == "FENCED"
-            # The key is the file's: who knew it before knows it now.
-            _, jwks = await port.ask("GET", "__ds/jwks.json")
-            assert jwks["keys"][0]["kid"].startswith("ds_")
-    assert verify(file, faces=(StreamCheck,)).sound
-
-
-@pytest.mark.slow  # server processes
-async def test_killed_at_any_moment_no_wake_is_lost(tmp_path: Path) -> None:
-    crew, file = Crew(), tmp_path / "x.duckdb"
-    crew.answer = status("200 OK", b'{"done":true}')
-    chance = random.Random(7)
-    told: dict[str, str] = {}
-    appended: dict[str, str] = {}
-    listen = "127.0.0.1:0"
-    async with receiver(crew.behave) as hook:
-        for life in range(4):
-            with serving(file, *OPTIONS, listen=listen) as server:
-                port = Port(port_of(server.url))
-                listen = f"127.0.0.1:{port.number}"
-                await port.subscription("s", "PUT", webhook(hook, lease_ttl_ms=1_000))
-                for number in range(chance.randrange(1, 6)):
-                    name = f"events/{life}/{number}"
-                    appended[name] = await port.append(name)
-                server.kill()
-        with serving(file, *OPTIONS, listen=listen):
-            while told != appended:
-                wake = await crew.next()
-                told |= {s["path"]: s["tail_offset"] for s in wake["streams"]}

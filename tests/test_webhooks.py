@@ -43,7 +43,8 @@ async def heard(stream: trio.abc.Stream) -> tuple[h11.Request, bytes]:
             case h11.Data(data=data):
                 body += bytes(data)
             case _:
-                assert request is not None
+                if request is None:
+                    raise trio.BrokenResourceError("whoever came was gone before it asked")
                 return request, body
 
 
@@ -96,7 +97,9 @@ async def floods_the_head(stream: trio.abc.Stream) -> None:
 
 
 @asynccontextmanager
-async def receiver(behave: Behave, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def receiver(
+    behave: Behave, tls: ssl.SSLContext | None = None, *, guard_seconds: float = GUARD_SECONDS
+) -> AsyncIterator[int]:
     """The port of a receiver that behaves so."""
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -110,7 +113,7 @@ async def receiver(behave: Behave, tls: ssl.SSLContext | None = None) -> AsyncIt
         finally:
             await trio.aclose_forcefully(stream)
 
-    with trio.fail_after(GUARD_SECONDS):
+    with trio.fail_after(guard_seconds):
         async with trio.open_nursery() as nursery:
             [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
             await nursery.start(trio.serve_listeners, serve, [listener])

@@ -209,8 +209,14 @@ class Upkeep:
         self._reads.engine.pin(version)
         try:
             while resume is not None and not rows:
+                # Of a large stream this takes long: no reader is to wait for it.
                 page = await self._reads.page(
-                    version, resume, row_key(keyspace, high), rows_max=rows_max, forward=True
+                    version,
+                    resume,
+                    row_key(keyspace, high),
+                    rows_max=rows_max,
+                    forward=True,
+                    far=True,
                 )
                 rows, resume = page.rows, page.resume
         finally:
