@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, TypeVar
 
 import trio
 
@@ -26,6 +26,8 @@ from exo_stream.selectors import ValueFilter
 from exo_stream.writes import Requirement
 
 Pair = tuple[bytes, bytes]
+
+M = TypeVar("M", bound=Batch | SnapshotPage)
 
 
 class Rows(Protocol):
@@ -96,6 +98,8 @@ class Handle(Protocol):
     ) -> list[Pair]: ...
 
     def scan(self, start: bytes = b"", end: bytes = b"", *, forward: bool = True) -> Rows: ...
+
+    async def get_batch(self, sequence: int) -> Batch | None: ...
 
     async def reduce(
         self, request: ReduceRequest, start: bytes, end: bytes, *, min_sequence: int, wait: bool
@@ -250,6 +254,13 @@ class NamespacedStore:
         low, high = within or (b"\xff", b"\x00")
         return NamespacedScan(self._handle.scan(low, high, forward=forward), self._space)
 
+    async def get_batch(self, sequence: int) -> Batch | None:
+        """The batch with this number, of which the namespace's own keys; None if it is not there
+        yet. Raises BatchEvictedError if retention has let go of it.
+        """
+        batch = await self._handle.get_batch(sequence)
+        return None if batch is None else _own_part(batch, self._space)
+
     def subscribe(
         self,
         *,
@@ -386,14 +397,16 @@ class NamespacedFeed:
             message = await self._feed.next_message()
             if not isinstance(message, Batch | SnapshotPage):
                 return message
-            own = self._own(message)
+            own = _own_part(message, self._space)
             if own.entries:
                 return own
 
-    def _own(self, message: Batch | SnapshotPage) -> Batch | SnapshotPage:
-        entries = [
-            Entry(Keyspace.STORE, key, value)
-            for _, packed, value in message.entries
-            if (key := self._space.decode(packed)) is not None
-        ]
-        return replace(message, entries=tuple(entries))
+
+def _own_part(message: M, space: Namespace) -> M:
+    """The same with the namespace's own keys only, under the names that they have there."""
+    entries = [
+        Entry(Keyspace.STORE, key, value)
+        for _, packed, value in message.entries
+        if (key := space.decode(packed)) is not None
+    ]
+    return replace(message, entries=tuple(entries))

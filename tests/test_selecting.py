@@ -432,6 +432,13 @@ async def test_one_write_to_two_namespaces_is_atomic_and_each_sees_its_own(handl
     whole = await handle.get_batch(sequence)
     assert whole is not None
     assert [users.decode(entry.key) for entry in whole.entries] == [b"k", None, None]
+    for space, batch in ((users, mine), (orders, their)):
+        assert await space.get_batch(sequence) == batch
+        assert await space.get_batch(sequence + 1) is None
+        assert await space.get_many([b"k", b"x"]) == [(b"k", pairs(batch)[0][1]), (b"x", None)]
+    await handle.prune_batch_log(sequence + 1)
+    with pytest.raises(BatchEvictedError):
+        await users.get_batch(sequence)
 
 
 async def test_namespaces_nest_unless_bits_are_lost(handle: Handle) -> None:
