@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
 
 from exo_stream import Platform
 from exo_stream.keys import KeyCodec, MatchKey
@@ -17,6 +22,8 @@ from exo_stream.policies.policy import (
     Retain,
     SequenceScope,
 )
+from exo_stream.storage.verify import verify
+from tests.worlds import OpenPlatform, in_memory, on_file
 
 FAMILY = KeyCodec(4, 5)
 OTHER = KeyCodec(4, 6)
@@ -24,6 +31,28 @@ VERSIONED = r"(?s-u)^(?P<logical>(?:\x00\xFF|[^\x00])*)\x00\x00(?P<version>.{8})
 BY_VERSION = OrderBy("version", OrderEncoding.U64_BE)
 SMALL = Limits(memtable_entries_max=64, slice_rows_max=32)
 """Most rows are in blocks."""
+
+
+def small_platforms() -> Any:
+    """The fixture ``opened``: a way to open a platform in memory; and on a file, sound after."""
+
+    @pytest.fixture(params=["memory", pytest.param("file", marks=pytest.mark.slow)])
+    async def opened(
+        request: pytest.FixtureRequest, tmp_path: Path, autojump_clock: MockClock
+    ) -> AsyncIterator[OpenPlatform]:
+        path = tmp_path / "feed.duckdb"
+        if request.param == "memory":
+            yield in_memory()
+            return
+        open_file = on_file(path)
+
+        def open_(**options: Any) -> Any:
+            return open_file(**{"limits": SMALL, **options})
+
+        yield open_
+        assert verify(path).sound
+
+    return opened
 
 
 def key(logical: bytes, version: int, codec: KeyCodec = FAMILY) -> bytes:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -31,11 +27,9 @@ from exo_stream.policies.policy import (
 )
 from exo_stream.policies.result import PruneCounts, PruneResult
 from exo_stream.regex.pattern import compile_regex
-from exo_stream.storage.verify import verify
 from tests.families import (
     FAMILY,
     OTHER,
-    SMALL,
     VERSIONED,
     all_in,
     key,
@@ -43,25 +37,11 @@ from tests.families import (
     keys_policy,
     log_policy,
     put_versions,
+    small_platforms,
 )
-from tests.worlds import OpenPlatform, in_memory, on_file
+from tests.worlds import OpenPlatform, in_memory
 
-
-@pytest.fixture(params=["memory", pytest.param("file", marks=pytest.mark.slow)])
-async def opened(
-    request: pytest.FixtureRequest, tmp_path: Path, autojump_clock: MockClock
-) -> AsyncIterator[OpenPlatform]:
-    path = tmp_path / "feed.duckdb"
-    if request.param == "memory":
-        yield in_memory()
-        return
-    open_file = on_file(path)
-
-    def open_(**options: Any) -> Any:
-        return open_file(**{"limits": SMALL, **options})
-
-    yield open_
-    assert verify(path).sound
+opened = small_platforms()
 
 
 async def test_prune_drop_all_of_a_family(opened: OpenPlatform) -> None:

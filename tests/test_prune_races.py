@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,38 +27,22 @@ from exo_stream.policies.result import PruneCounts, PruneResult
 from exo_stream.policies.retention import LogRetention
 from exo_stream.regex.pattern import compile_regex
 from exo_stream.storage.engine import Version
-from exo_stream.storage.verify import verify
 from exo_stream.testing import FakeClock, in_place
 from tests.families import (
     FAMILY,
     OTHER,
-    SMALL,
     all_in,
     key,
     keys_of,
     keys_policy,
     log_policy,
     put_versions,
+    small_platforms,
 )
 from tests.nine_methods import NineMethods
-from tests.worlds import FaultyEngine, GatedHop, OpenPlatform, in_memory, on_file
+from tests.worlds import FaultyEngine, GatedHop, OpenPlatform, in_memory
 
-
-@pytest.fixture(params=["memory", pytest.param("file", marks=pytest.mark.slow)])
-async def opened(
-    request: pytest.FixtureRequest, tmp_path: Path, autojump_clock: MockClock
-) -> AsyncIterator[OpenPlatform]:
-    path = tmp_path / "feed.duckdb"
-    if request.param == "memory":
-        yield in_memory()
-        return
-    open_file = on_file(path)
-
-    def open_(**options: Any) -> Any:
-        return open_file(**{"limits": SMALL, **options})
-
-    yield open_
-    assert verify(path).sound
+opened = small_platforms()
 
 
 class Meddling:
