@@ -1,8 +1,9 @@
-"""The command ``projections``: what it tells of files that nobody has open, and of others."""
+"""The command ``projections``: of files that nobody has open, of others, and of a server's."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import trio
 from exo_stream import open_platform
 from exo_stream.canonical.changes import Changes
 from exo_stream.canonical.projection_rules import DeadLetterQueue, FailFast, ProjectorConfig
-from exo_stream.cli.exit_codes import ERROR, OK
+from exo_stream.cli.arguments import parser
+from exo_stream.cli.exit_codes import ERROR, OK, USAGE
+from exo_stream.cli.output import Output
 from exo_stream.cli.projections import COLUMNS
+from exo_stream.cli.projections import projections as run_projections
 from exo_stream.cli.tables import drawn
 from exo_stream.errors import ProjectionError
+from tests import wire
 from tests.projections import TABLES, Handler, see
 from tests.served import EXO_STREAM, Said, environment, speak
+from tests.worlds import in_memory
 
 pytestmark = pytest.mark.slow  # files are made
 
@@ -63,6 +69,7 @@ def test_each_projection_has_a_line(say: partial[Said], tmp_path: Path) -> None:
         "name": "aside",
         "cursor": 2,
         "lag": 0,
+        "lag_seconds": None,
         "state": "caught up",
         "dead_letters": 1,
         "problem": None,
@@ -130,3 +137,89 @@ def test_what_is_open_damaged_or_absent_is_told_and_left_alone(
         f"exo-stream projections: {tmp_path / 'none.duckdb'} is no file",
     )
     assert not (tmp_path / "none.duckdb").exists()
+
+
+def test_dead_letters_of_a_file_are_listed(say: partial[Said], tmp_path: Path) -> None:
+    file = tmp_path / "x.duckdb"
+    trio.run(partial(make, file, broken=False))
+    done = say("projections", file, "--dead-letters", "aside")
+    [line] = done.lines
+    assert done.code == OK
+    assert line.split("\t")[::2] == ["1", "0"]
+    assert line.endswith("projection aside at event 1: raised KeyError: 1")
+    [line] = say("projections", file, "--dead-letters", "aside", "--json").lines
+    found = json.loads(line)
+    assert datetime.fromisoformat(found.pop("failed_at")).tzinfo is not None
+    assert found == {
+        "id": 1,
+        "event": "b",
+        "error": "projection aside at event 1: raised KeyError: 1",
+        "retry_count": 0,
+        "last_retry_at": None,
+        "permanent": False,
+    }
+    assert say("projections", file, "--dead-letters", "aside", "--event", "2").lines == []
+    assert say("projections", file, "--dead-letters", "whole").lines == []
+    done = say("projections", file, "--dead-letters", "nobody")
+    assert (done.code, "is no file" in done.sentence) == (ERROR, True)
+    done = say("projections", file, "--replay", "aside")
+    assert (done.code, "needs the handler" in done.sentence) == (USAGE, True)
+    for words in (("--folder", tmp_path), ("--event", "1")):
+        assert say("projections", *words).code == USAGE
+
+
+async def test_projections_of_a_server_are_told_listed_and_replayed(tmp_path: Path) -> None:
+    async with (
+        in_memory()() as platform,
+        wire.serving(platform) as (_, _, port),
+        platform.canonical.projections(tmp_path / "tables") as projections,
+    ):
+
+        async def said(*words: str) -> tuple[int, list[str]]:
+            url = f"ws://127.0.0.1:{port}/v1/ws"
+            args = parser().parse_args(["projections", "--url", url, *words])
+            with (tmp_path / "said").open("w+b") as file:  # noqa: ASYNC230  nothing else happens
+                out = Output(file.fileno(), is_json=args.json, is_terminal=False)
+                code = await run_projections(args, out)
+                file.seek(0)
+                return code, file.read().decode().splitlines()
+
+        assert await said() == (OK, [])
+        aside = ProjectorConfig(error_strategy=DeadLetterQueue())
+        handler = Handler({1: 1, 2: 2})
+        one = await projections.add("one", handler, tables=TABLES, config=aside)
+        await platform.canonical.submit(Changes(events=[b"a", b"b", b"c"]))
+        await one.wait_applied(2)
+        assert await said() == (OK, ["one\t2\t0\trunning\t2"])
+        code, [line] = await said("--json")
+        assert json.loads(line) == {
+            "name": "one",
+            "cursor": 2,
+            "lag": 0,
+            "lag_seconds": 0,
+            "state": "running",
+            "dead_letters": 2,
+            "problem": None,
+        }
+        code, lines = await said("--dead-letters", "one", "--count", "1")
+        assert (code, [line.split("\t")[0] for line in lines]) == (OK, ["1"])
+        assert await said("--replay", "one") == (ERROR, ["1 went through, 1 failed again"])
+        code, lines = await said("--dead-letters", "one", "--json")
+        assert [json.loads(line)["retry_count"] for line in lines] == [1]
+        assert json.loads(lines[0])["last_retry_at"].endswith("Z")
+        assert await said("--replay", "one", "--event", "2", "--json") == (
+            OK,
+            ['{"applied":1,"failed":0}'],
+        )
+        stop = ProjectorConfig(error_strategy=FailFast())
+        two = await projections.add("two", Handler({1: 9}), tables=TABLES, config=stop)
+        with pytest.raises(ProjectionError):
+            await two.wait_applied(2)
+        await platform.canonical.seal()
+        assert await said() == (
+            ERROR,
+            [
+                "one\t2\t0\tsealed\t0",
+                "two\t0\t2\tfailed: projection two at event 1: raised KeyError: 1\t0",
+            ],
+        )

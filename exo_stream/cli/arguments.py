@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 from exo_stream.cli.canonical_arguments import add_canonical
 from exo_stream.cli.exit_codes import USAGE
+from exo_stream.cli.projection_arguments import add_projections
 from exo_stream.cli.public_url import public_url
 from exo_stream.cli.selecting import match_key, value_filter
 from exo_stream.cli.wording import from_argument
@@ -155,6 +156,7 @@ def parser() -> Parser:
     _reading(command)
     _following(command)
     add_canonical(command, number_from(0), number_from(1))
+    add_projections(command, number_from(0), number_from(1, 1_000))
     _files(command)
     return whole
 
@@ -438,16 +440,6 @@ def _files(command: AddCommand) -> None:
     compact = command("compact", "Write a small copy of a file that nobody has open")
     compact.add_argument("file", metavar="FILE")
     compact.add_argument("out", metavar="OUT", help="must not exist yet")
-    projections = command(
-        "projections",
-        "Print how the projections of a file are",
-        description="Print name, cursor, lag, state and dead letters of every projection of a "
-        "file. Those that a program runs are asked there.",
-    )
-    projections.add_argument("file", metavar="FILE")
-    projections.add_argument(
-        "--folder", metavar="DIR", help="where they are; FILE.projections by default"
-    )
     _backups(command)
 
 

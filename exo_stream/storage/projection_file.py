@@ -8,8 +8,8 @@ by building it anew, in a second file that then takes the first one's name.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -315,20 +315,32 @@ def look(path: Path) -> Seen:
     """Read what the file at ``path`` says of its projection, and change nothing."""
     name = path.name.removesuffix(SUFFIX)
     try:
-        lock = LockFile(path, passing=True)
-    except ExoStreamError as error:
-        return Seen(name, None, 0, str(error))
-    try:
-        con = attach(path, memory_bytes=_MEMORY_BYTES, mode="READ_ONLY")
-        try:
+        with _looking(path) as con:
             stored = projection_tables.load(con, path)
             return Seen(name, stored, projection_tables.count_letters(con), stored.problem)
-        finally:
-            con.close()
-    except duckdb.Error as error:
-        return Seen(name, None, 0, str(_unopened(path, error)))
     except ExoStreamError as error:
         return Seen(name, None, 0, str(error))
+
+
+def letters_of(path: Path, first: int, limit: int) -> list[DeadLetter]:
+    """Up to ``limit`` of the events that a projection has put aside, from the id ``first`` on, in
+    a file that nobody has open. Raises FileInUseError, ForeignFileError, CorruptionError.
+    """
+    if not inspection.exists(path):
+        raise ForeignFileError(f"{path} is no file")
+    with _looking(path) as con:
+        projection_tables.load(con, path)
+        return projection_tables.letters(con, first, limit, _MEMORY_BYTES)
+
+
+@contextmanager
+def _looking(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    lock = LockFile(path, passing=True)
+    try:
+        with closing(attach(path, memory_bytes=_MEMORY_BYTES, mode="READ_ONLY")) as con:
+            yield con
+    except duckdb.Error as error:
+        raise _unopened(path, error) from error
     finally:
         lock.close()
 
