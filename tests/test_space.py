@@ -1,0 +1,44 @@
+"""The space of a file: what was overwritten, merged, pruned and evicted is used again."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from exo_stream.limits import MIB, Limits
+from exo_stream.model import Entry
+from exo_stream.storage.duckdb_engine import DuckDBEngine, open_duckdb_engine
+from tests.tables import work, write
+
+LIMITS = Limits(
+    memtable_entries_max=2_000,
+    slice_rows_max=4_000,
+    checkpoint_wal_bytes=MIB,
+    checkpoint_idle_wal_bytes=1,
+)
+
+
+def _write_round(engine: DuckDBEngine, seed: int) -> None:
+    """Every key once more, in batches of 500, and what becomes due; then let go of the log."""
+    chance = random.Random(seed)
+    numbers = chance.sample(range(10_000), 10_000)
+    for first in range(0, 10_000, 500):
+        some = numbers[first : first + 500]
+        write(engine, [Entry(0, b"%05d" % number, chance.randbytes(100)) for number in some])
+        work(engine)
+    write(engine, floor=engine.version.frontier + 1)
+    work(engine, idle=True)
+
+
+@pytest.mark.slow
+def test_writing_the_same_amount_again_does_not_grow_the_file(tmp_path: Path) -> None:
+    """But for a tenth; a merge writes before it deletes, so it has its room after a few rounds."""
+    engine = open_duckdb_engine(tmp_path / "store.duckdb", limits=LIMITS)
+    sizes: list[int] = []
+    for seed in range(6):
+        _write_round(engine, seed)
+        sizes.append(engine.statistics().file_bytes)
+    engine.close()
+    assert max(sizes[3:]) <= 1.1 * max(sizes[:3]), sizes
