@@ -18,6 +18,7 @@ from exo_stream.server.listener import Listener
 from exo_stream.server.port import Port
 from exo_stream.server.serve import open_port
 from exo_stream.server.streams.settings import StreamSettings
+from exo_stream.testing import FakeClock
 
 GUARD_SECONDS: Final = 60
 """A guard against hanging, never a measure."""
@@ -202,10 +203,18 @@ async def open_world(
     limits: Limits | None = None,
     visitors: Visitors | None = None,
     path: str = ":memory:",
+    clock: FakeClock | None = None,
 ) -> AsyncIterator[World]:
-    """A platform, served on a real port; when it ends, nothing of any request is left."""
+    """A platform, served on a real port; when it ends, nothing of any request is left.
+
+    Streams expire by ``clock``, if there is one.
+    """
     with trio.fail_after(GUARD_SECONDS):
-        async with open_platform(path, limits=limits) as platform, trio.open_nursery() as nursery:
+        options = {} if clock is None else {"clock": clock}
+        async with (
+            open_platform(path, limits=limits, **options) as platform,
+            trio.open_nursery() as nursery,
+        ):
             port = open_port(platform, visitors or Visitors.welcome(), settings)
             sockets = await trio.open_tcp_listeners(0, host="127.0.0.1")
             listener = Listener(port)

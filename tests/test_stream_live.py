@@ -15,7 +15,7 @@ from exo_stream.server.streams import hub as hub_module
 from exo_stream.server.streams.hub import PORTION_BYTES_MAX, Hub
 from exo_stream.server.streams.portions import Portion
 from exo_stream.server.streams.settings import StreamSettings
-from exo_stream.storage.memory_engine import wall_clock
+from exo_stream.testing import FakeClock
 from tests.stream_http import BINARY, JSON, TEXT, Answered, Caller, Event, World, offset, open_world
 
 LONG = StreamSettings(long_poll_seconds=30)
@@ -322,15 +322,16 @@ async def test_events_end_when_the_stream_is_deleted() -> None:
 
 
 async def test_events_end_when_the_stream_expires_and_not_while_it_is_kept_alive() -> None:
-    settings = StreamSettings(keep_alive_seconds=0.05)
-    async with open_world(settings) as world:
-        soon = rfc_3339(wall_clock() + 400_000)
+    settings, clock = StreamSettings(keep_alive_seconds=0.05), FakeClock()
+    async with open_world(settings, clock=clock) as world:
+        soon = rfc_3339(clock() + 60_000_000)
         await world.ask("PUT", "a", headers={**TEXT, "stream-expires-at": soon})
         await world.ask("PUT", "b", headers={**TEXT, "stream-ttl": "1000"})
         kept = await following(world, "b?offset=now&live=sse")
         caller = await following(world, "a?offset=now&live=sse")
         await control(caller)
         await control(kept)
+        clock.advance(60)
         assert await caller.event() is None
         await world.ask("POST", "b", b"still there", TEXT)
         assert (await pair(kept))[0] == "still there"

@@ -181,9 +181,11 @@ def test_only_done_is_done(body: bytes, is_done: bool) -> None:
     ],
 )
 async def test_what_is_not_taken_in_time_is_a_failure(behave: Behave, reason: str) -> None:
+    # Who answers has time to, on a machine that is busy too.
+    seconds_max = SMALL if reason.startswith("no answer") else GUARD_SECONDS
     async with receiver(behave) as port:
         with pytest.raises(WebhookError, match=reason):
-            await Webhooks(loopback=True, seconds_max=SMALL).post(
+            await Webhooks(loopback=True, seconds_max=seconds_max).post(
                 f"http://127.0.0.1:{port}/", b"x" * 100_000, {}
             )
 
