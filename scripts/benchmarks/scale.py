@@ -26,6 +26,7 @@ class Scale:
     stopped: int
     beside_stopped: int
     """Subscribers that read on, and are each sent what fills the buffers of the stopped."""
+    backup_rows: int
     wal_mib: int
     imports: int
     row_seconds_max: int
@@ -47,6 +48,7 @@ SCALES: Final = {
         sustained_seconds=60,
         stopped=200,
         beside_stopped=800,
+        backup_rows=200_000,
         wal_mib=64,
         imports=9,
         row_seconds_max=900,
@@ -66,6 +68,7 @@ SCALES: Final = {
         sustained_seconds=2,
         stopped=100,
         beside_stopped=200,
+        backup_rows=200_000,
         wal_mib=16,
         imports=3,
         row_seconds_max=60,
@@ -85,6 +88,7 @@ SCALES: Final = {
         sustained_seconds=0.3,
         stopped=2,
         beside_stopped=8,
+        backup_rows=5_000,
         wal_mib=1,
         imports=1,
         row_seconds_max=120,

@@ -15,10 +15,10 @@ import exo_stream
 from benchmarks import load
 from benchmarks.result import Result
 from benchmarks.row import Setting
+from benchmarks.scale import Scale
 from exo_stream.backup import BackupKey
 
 WRITERS: Final = 64
-ENTRIES: Final = 200_000
 BATCH: Final = 1_000
 KINDS: Final[tuple[tuple[str, bool, bool], ...]] = (
     ("plain", False, False),
@@ -49,7 +49,7 @@ class _Read:
 
 def measure(setting: Setting) -> Iterator[Result]:
     """MB/s of rows and log that a backup reads, and the puts/s beside it and without one."""
-    figures, alone = trio.run(_measure, setting.folder, setting.scale.rounds)
+    figures, alone = trio.run(_measure, setting.folder, setting.scale)
     for kind, found in figures.items():
         yield Result(
             "backup",
@@ -63,12 +63,12 @@ def measure(setting: Setting) -> Iterator[Result]:
         )
 
 
-async def _measure(folder: Path, rounds: int) -> tuple[dict[str, _Figures], list[float]]:
+async def _measure(folder: Path, scale: Scale) -> tuple[dict[str, _Figures], list[float]]:
     figures: dict[str, _Figures] = {kind: _Figures() for kind, _, _ in KINDS}
     alone: list[float] = []
     key, names = BackupKey.generate(), count()
     async with exo_stream.open_platform(folder / "backup.duckdb") as platform:
-        for first in range(0, ENTRIES, BATCH):
+        for first in range(0, scale.backup_rows, BATCH):
             await platform.put_batch(
                 [(b"row/%08d" % number, load.VALUE) for number in range(first, first + BATCH)]
             )
@@ -76,7 +76,7 @@ async def _measure(folder: Path, rounds: int) -> tuple[dict[str, _Figures], list
         async with trio.open_nursery() as nursery:
             for task in range(WRITERS):
                 nursery.start_soon(_write, platform, task, written)
-            for _ in range(rounds):
+            for _ in range(scale.rounds):
                 before, began = written[0], time.perf_counter()
                 await trio.sleep(_QUIET_SECONDS)
                 alone.append((written[0] - before) / (time.perf_counter() - began))
