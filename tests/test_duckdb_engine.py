@@ -271,10 +271,12 @@ def test_the_log_that_a_pinned_version_may_follow_is_not_deleted(engine: DuckDBE
 
 
 def test_a_checkpoint_comes_when_the_wal_is_long_or_nothing_else_is_to_do(path: Path) -> None:
-    engine = open_duckdb_engine(path, limits=Limits(checkpoint_wal_bytes=100_000))
+    limits = Limits(checkpoint_wal_bytes=100_000, checkpoint_idle_wal_bytes=50_000)
+    engine = open_duckdb_engine(path, limits=limits)
     write(engine, [Entry(0, b"a", b"v" * 200_000)])
-    assert work(engine) == ["checkpoint"]
-    assert work(engine, idle=True) == []
+    assert (work(engine), work(engine, idle=True)) == (["checkpoint"], [])
+    write(engine, [Entry(0, b"a", b"v" * 70_000)])
+    assert (work(engine), work(engine, idle=True)) == ([], ["checkpoint"])
     engine.close()
 
 
@@ -448,22 +450,20 @@ def test_a_slice_of_a_fold_is_bounded_in_bytes(path: Path) -> None:
 def test_a_slice_of_a_merge_is_bounded_in_bytes(path: Path) -> None:
     limits = Limits(memtable_entries_max=3, runs_max=1, slice_bytes_max=150_000)
     engine = open_duckdb_engine(path, limits=limits)
-    done: list[str] = []
     for _ in range(2):
         write(engine, [Entry(0, b"%d" % number, b"v" * 70_000) for number in range(3)])
-        done += work(engine)
+        done = work(engine)
     assert done.count("merge") == 3
     assert (engine.statistics().runs, len(rows(engine, engine.version))) == (1, 3)
     engine.close()
 
 
 def test_decoded_sub_blocks_are_kept_within_their_bytes(path: Path) -> None:
-    limits = Limits(memtable_entries_max=8, cache_bytes_max=200_000)
-    engine = open_duckdb_engine(path, limits=limits)
+    engine = open_duckdb_engine(path, limits=Limits(memtable_entries_max=8, cache_bytes_max=99_999))
     write(engine, [Entry(0, b"%d" % number, b"v" * 70_000) for number in range(8)])
     work(engine)
     assert len(rows(engine, engine.version, rows_max=1)) == 8
-    assert 70_000 < engine.statistics().cache_bytes <= 200_000
+    assert 70_000 < engine.statistics().cache_bytes <= 99_999
     engine.close()
 
 
