@@ -18,6 +18,7 @@ from exo_stream.server.listener import Listener
 from exo_stream.server.port import Port
 from exo_stream.server.serve import open_port
 from exo_stream.server.streams.settings import StreamSettings
+from exo_stream.storage.memory_engine import wall_clock
 from exo_stream.testing import FakeClock
 
 GUARD_SECONDS: Final = 60
@@ -210,9 +211,8 @@ async def open_world(
     Streams expire by ``clock``, if there is one.
     """
     with trio.fail_after(GUARD_SECONDS):
-        options = {} if clock is None else {"clock": clock}
         async with (
-            open_platform(path, limits=limits, **options) as platform,
+            open_platform(path, limits=limits, clock=clock or wall_clock) as platform,
             trio.open_nursery() as nursery,
         ):
             port = open_port(platform, visitors or Visitors.welcome(), settings)

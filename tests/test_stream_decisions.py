@@ -139,6 +139,34 @@ def test_the_first_entry_of_a_batch_is_the_record_of_its_stream() -> None:
     assert seen == [(Keyspace.STREAM, name) for name in (b"s", b"s", b"f", b"s", b"f")]
 
 
+def test_a_fork_costs_the_same_however_deep_it_is_and_however_much_it_shares() -> None:
+    table = Cold()
+    written: list[list[int]] = []
+    asked: list[int] = []
+    write, row = table.write, table.row
+
+    def noting(entries: Any) -> int:
+        written.append([keyspace for keyspace, _, _ in entries])
+        return write(entries)
+
+    def reading(keyspace: int, key: bytes) -> Any:
+        asked.append(keyspace)
+        return row(keyspace, key)
+
+    table.create("0", None, *[b"x" * 1_000] * 1_000)
+    table.write = noting  # type: ignore[method-assign]  # notes what is written
+    table.row = reading  # type: ignore[method-assign]  # and what is read
+    costs = []
+    for depth in range(1, 101):
+        asked.clear()
+        table.fork(str(depth), str(depth - 1))
+        costs.append((written.pop(), len(asked)))
+        table.append(str(depth), b"y" * depth)
+        written.clear()
+    # Two records, its own and its source's, and no message.
+    assert costs == [([Keyspace.STREAM, Keyspace.STREAM], costs[0][1])] * 100
+
+
 def test_a_long_chain_is_let_go_of_a_few_at_a_time() -> None:
     table = Cold()
     table.create("0")
