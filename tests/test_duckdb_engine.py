@@ -450,6 +450,7 @@ def test_a_slice_of_a_fold_is_bounded_in_bytes(path: Path) -> None:
 def test_a_slice_of_a_merge_is_bounded_in_bytes(path: Path) -> None:
     limits = Limits(memtable_entries_max=3, runs_max=1, slice_bytes_max=150_000)
     engine = open_duckdb_engine(path, limits=limits)
+    done: list[str] = []
     for _ in range(2):
         write(engine, [Entry(0, b"%d" % number, b"v" * 70_000) for number in range(3)])
         done = work(engine)
