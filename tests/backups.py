@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
-from exo_stream import Platform, Producer
+from exo_stream import Platform, Producer, open_platform
 from exo_stream.backup import BackupKey
 from exo_stream.backup.reading import open_backup
+from exo_stream.canonical.projection import Projector
 from exo_stream.limits import KIB, Limits
 from exo_stream.model import Row, row_key
 from exo_stream.payload import EncodedBatch
 from exo_stream.storage.duckdb_engine import open_duckdb_engine
 from exo_stream.streams.values import StreamConfig
+from tests.projections import TABLES, see
 
 LIMITS = replace(
     Limits(), memtable_entries_max=400, memtable_bytes_max=256 * KIB, slice_rows_max=200
@@ -32,6 +34,18 @@ KINDS: dict[str, tuple[bool, BackupKey | None]] = {
 }
 
 Contents = tuple[list[Row], list[tuple[int, int, bytes]]]
+
+
+@asynccontextmanager
+async def projected(
+    file: Path, limits: Limits = LIMITS
+) -> AsyncIterator[tuple[Platform, Projector]]:
+    """A platform, and a projection of all its events where they are looked for."""
+    async with (
+        open_platform(file, limits=limits) as platform,
+        platform.canonical.projections(f"{file}.projections") as projections,
+    ):
+        yield platform, await projections.add("seen", see, tables=TABLES)
 
 
 async def live(platform: Platform, rounds: int, *, first: int = 0) -> None:

@@ -6,6 +6,7 @@ Nothing half has its name, and the next one goes as if it had never been.
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,16 +18,17 @@ import trio
 
 from exo_stream import open_platform
 from exo_stream.backup import restore, restore_from, verify_backup
+from exo_stream.backup.reading import open_backup
 from exo_stream.cli.files import FACES
 from exo_stream.limits import KIB
+from exo_stream.storage.projection_file import look
 from exo_stream.storage.verify import verify
-from tests.backups import KEY, KINDS, LIMITS, SECRET, live, tree
+from tests.backups import KINDS, LIMITS, SECRET, key_of, live, projected, tree
 from tests.torture.life import ROOT, AtSyscall, environment
 from tests.tracing import traced
 
 pytestmark = pytest.mark.slow
 
-DEATHS = 8
 GUARD_SECONDS = 120
 
 
@@ -47,71 +49,107 @@ def run(command: Sequence[str]) -> list[str]:
     return done.stdout.splitlines()
 
 
-async def prepared(folder: Path) -> None:
-    async with open_platform(folder / "feed.duckdb", limits=LIMITS) as platform:
-        await live(platform, 10)
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a projection, to be copied and then killed at; and two backups of it."""
+
+    async def prepare() -> None:
+        async with projected(folder / "source" / "feed.duckdb") as (platform, projector):
+            await live(platform, 10)
+            await projector.wait_applied(9)
+            for name, (compress, key) in (("p", KINDS["plain"]), ("e", KINDS["encrypted"])):
+                await platform.backup_to(folder / name, compress=compress, key=key)
+
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "source").mkdir()
+    trio.run(prepare)
+    return folder
 
 
-def deaths(name: str) -> list[AtSyscall]:
-    """Calls that a backup or a restore makes, some early and some late."""
-    dice = random.Random(name)
-    rare = ("rename", "fsync", "unlink", "mkdir")
-    found = [AtSyscall(call, dice.randint(1, 6)) for call in rare]
-    many = ("pwrite64", "write", "fdatasync")
-    found += [AtSyscall(dice.choice(many), dice.randint(1, 120)) for _ in range(DEATHS - len(rare))]
-    return found
-
-
-def backups_in(folder: Path) -> set[Path]:
-    return {path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
+def backups_in(folder: Path) -> list[Path]:
+    found = [path.parent for path in folder.glob("*/manifest.json")]
+    return [path for path in found if path.name[0] != "."]
 
 
 def unborn_in(folder: Path) -> list[str]:
     return [path.name[1:-7] for path in folder.glob(".*.unborn")]
 
 
+def restored_whole(backup: Path, target: Path) -> None:
+    """What is restored now, or was, is whole: the file and the projection beside it."""
+    if target.exists():
+        report = verify(target, faces=FACES)
+    else:
+        report = restore(backup, target, key=key_of(backup)).report
+    assert report.sound
+    stored = look(target.with_name(f"{target.name}.projections") / "seen.duckdb").stored
+    assert stored is not None
+    assert stored.log_id == report.log_id
+    assert stored.cursor == open_backup(backup).manifest.projection_cursor
+
+
+BACKUPS = [
+    AtSyscall("rename", 1),
+    AtSyscall("fsync", 2),
+    AtSyscall("fsync", 5),
+    AtSyscall("unlink", 2),
+    AtSyscall("pwrite64", 10),
+    AtSyscall("write", 30),
+]
+
+
 @traced
-@pytest.mark.parametrize("death", deaths("backup"), ids=str)
+@pytest.mark.parametrize("death", BACKUPS, ids=str)
 async def test_a_backup_that_is_killed_leaves_nothing_half(
-    death: AtSyscall, tmp_path: Path
+    death: AtSyscall, template: Path, tmp_path: Path
 ) -> None:
-    await prepared(tmp_path)
+    shutil.copytree(template / "source", tmp_path, dirs_exist_ok=True)
     said = run(death.wrap(child(tmp_path, "backup")))
     told = {line.split()[1] for line in said if line.startswith("backup")}
     found = backups_in(tmp_path)
     assert told <= {str(path) for path in found}, "what was told is there"
     assert len(found) <= len(told) + 1
     for path in found:
-        verify_backup(path, key=KEY)
-        restore(path, tmp_path / f"{path.name}.duckdb", key=KEY)
+        verify_backup(path, key=key_of(path))
+    for path in sorted(found, key=lambda path: path.stat().st_mtime)[-1:]:  # nearest to the death
+        restored_whole(path, tmp_path / f"{path.name}.duckdb")
     for name, data in tree(tmp_path).items():
-        if name.startswith((".e", "e")) and not name.endswith(".duckdb"):
+        if name.startswith((".e", "e")) and "duckdb" not in name.partition("/")[0]:
             assert SECRET not in data, name
     assert verify(tmp_path / "feed.duckdb", faces=FACES).sound
-    async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
+    async with projected(tmp_path / "feed.duckdb") as (platform, projector):
+        count = (await platform.canonical.meta()).next_event_id
+        await projector.wait_applied(count - 1)
+        assert await projector.query("SELECT count(*) FROM seen") == [(count,)]
         for name in unborn_in(tmp_path):
             await platform.backup_to(tmp_path / name)
     assert unborn_in(tmp_path) == [], "the next one to that name cleans up"
 
 
+RESTORES = [
+    ("p", AtSyscall("rename", 1)),  # of the projections
+    ("p", AtSyscall("rename", 2)),  # of the file
+    ("e", AtSyscall("rename", 2)),
+    ("p", AtSyscall("unlink", 9)),
+    ("p", AtSyscall("fsync", 6)),
+    ("e", AtSyscall("pwrite64", 20)),
+    ("e", AtSyscall("fdatasync", 10)),
+]
+
+
 @traced
-@pytest.mark.parametrize("death", deaths("restore"), ids=str)
-async def test_a_restore_that_is_killed_leaves_nothing_half(
-    death: AtSyscall, tmp_path: Path
+@pytest.mark.parametrize(("name", "death"), RESTORES, ids=str)
+def test_a_restore_that_is_killed_leaves_nothing_half(
+    name: str, death: AtSyscall, template: Path, tmp_path: Path
 ) -> None:
-    await prepared(tmp_path)
-    async with open_platform(tmp_path / "feed.duckdb", limits=LIMITS) as platform:
-        for name, (compress, key) in (("p", KINDS["plain"]), ("e", KINDS["encrypted"])):
-            await platform.backup_to(tmp_path / name, compress=compress, key=key)
-    before = {name: data for name, data in tree(tmp_path).items() if "/" in name}
-    run(death.wrap(child(tmp_path, "restore")))
-    for name in ("p", "e"):
-        target = tmp_path / f"{name}.duckdb"
-        if not target.exists():
-            restore(tmp_path / name, target, key=KEY)
-        assert verify(target, faces=FACES).sound
-        assert not target.with_name(f"{target.name}.new").exists()
-    assert {name: data for name, data in tree(tmp_path).items() if "/" in name} == before
+    shutil.copytree(template / name, tmp_path / name)
+    before = tree(tmp_path)
+    said = run(death.wrap(child(tmp_path, "restore")))
+    assert said == [], "it died before it was done"
+    restored_whole(tmp_path / name, tmp_path / f"{name}.duckdb")
+    assert not [*tmp_path.glob("*.new")]
+    after = tree(tmp_path)
+    assert {name: after[name] for name in before} == before, "the backups"
 
 
 @pytest.mark.parametrize("kind", ["plain", "compressed and encrypted"])
@@ -138,7 +176,7 @@ async def test_a_backup_cancelled_at_any_step_leaves_nothing(kind: str, tmp_path
                 assert sorted(tree(tmp_path)) == before
         trio.lowlevel.remove_instrument(counter)
         assert step > 10
-    verify_backup(tmp_path / "backup", key=KEY)
+    verify_backup(tmp_path / "backup", key=key)
 
 
 class _Steps(trio.abc.Instrument):
@@ -180,7 +218,7 @@ async def test_a_restore_cancelled_at_any_piece_leaves_nothing(kind: str, tmp_pa
                     trio.from_thread.run_sync(scope.cancel)
 
             await restore_from(
-                tmp_path / "b2", tmp_path / "new.duckdb", key=KEY, on_bytes=count_down
+                tmp_path / "b2", tmp_path / "new.duckdb", key=key, on_bytes=count_down
             )
             whole = True
         if not whole:
