@@ -13,7 +13,7 @@ from exo_stream.pause import Pause
 from exo_stream.policies.policy import DropAll, Policy, SequenceScope
 from exo_stream.storage.engine import Retention
 from exo_stream.testing import FakeClock
-from tests.worlds import FaultyEngine, GatedHop, in_memory
+from tests.worlds import FaultyEngine, GatedHop, OneJob, in_memory
 
 
 async def nothing() -> None:
@@ -186,3 +186,16 @@ async def test_retention_and_expiry_wait_for_the_end_of_a_pause(autojump_clock: 
         await trio.sleep(30)
         assert engine.version.frontier == 6, "the producer's record is gone"
         assert engine.version.floor > 5
+
+
+async def test_what_writes_nothing_new_goes_on_in_a_pause(autojump_clock: MockClock) -> None:
+    """Folds, merges and checkpoints, which are jobs, and the floor of the log."""
+    engine, done = FaultyEngine(), list[str]()
+    async with in_memory(engine)() as platform:
+        await platform.put_batch([(b"k", b"v")])
+        await platform.pause_ingestion()
+        engine.jobs.append(OneJob(install=lambda: done.append("a fold")))
+        await trio.sleep(5)
+        assert done == ["a fold"]
+        assert await platform.prune_batch_log(2) == 1
+        assert await platform.oldest_retained_batch() is None
