@@ -56,7 +56,7 @@ class Matcher(Protocol):
         """Whether ``entry`` matches."""
 
     def looks(self, entry: Entry) -> Iterator[bool]:
-        """The same, one search of a value at a time: the last answer holds."""
+        """The same, one search of a value at a time: it matches once one of them says so."""
 
     def select(self, batch: EncodedBatch) -> EncodedBatch | None:
         """The batch with its matching entries only, in their order; None if there are none."""
@@ -148,7 +148,7 @@ class StoreMatcher:
         )
 
     def looks(self, entry: Entry) -> Iterator[bool]:
-        """The same, one search of a value at a time: the last answer holds."""
+        """The same, one search of a value at a time: it matches once one of them says so."""
         keyspace, key, value = entry
         if (
             keyspace != Keyspace.STORE
@@ -161,15 +161,8 @@ class StoreMatcher:
         elif value in self._exact or value.startswith(self._begins):
             yield True
         else:
-            yield from self._searches(value)
-
-    def _searches(self, value: bytes) -> Iterator[bool]:
-        takes = False
-        for pattern in self._patterns:
-            takes = pattern.matches(value)
-            yield takes
-            if takes:
-                return
+            for pattern in self._patterns:
+                yield pattern.matches(value)
 
     def select(self, batch: EncodedBatch) -> EncodedBatch | None:
         """The batch with its matching entries only, in their order; None if there are none."""
