@@ -8,11 +8,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from exo_stream.backup import BackupKey, prune_backups
 from exo_stream.cli.exit_codes import CONFLICT, ERROR, NOT_FOUND, OK, USAGE
 from exo_stream.errors import InvalidRequestError
+from exo_stream.limits import Limits
 from exo_stream.storage.duckdb_engine import open_duckdb_engine
+from tests.backups import projected
+from tests.projections import append
 from tests.served import Said, speak
 
 pytestmark = pytest.mark.slow  # files are written, and synced
@@ -53,6 +57,28 @@ def test_a_backup_goes_to_a_directory_and_comes_back(say: Say, file: Path, tmp_p
     done = say("restore", tmp_path / "c", tmp_path / "new", *options[1:], "--at-sequence", 1)
     assert (done.code, "sequence 1, verified" in done.lines[0]) == (OK, True)
     assert "is sound" in say("verify", tmp_path / "new").lines[0]
+
+
+def test_projections_go_along_and_come_back_beside_the_file(
+    say: Say, file: Path, tmp_path: Path
+) -> None:
+    async def prepare() -> None:
+        async with projected(file, Limits()) as (platform, projector):
+            await append(platform.canonical, b"0", b"1", b"2")
+            await projector.wait_applied(2)
+
+    trio.run(prepare)
+    assert say("backup", file, tmp_path / "b").lines[0].endswith("; projections: seen")
+    [sound] = [json.loads(line) for line in say("verify", tmp_path / "b", "--json").lines]
+    assert [one["cursor"] for one in sound["projections"]] == [2]
+    assert say("restore", tmp_path / "b", tmp_path / "n").lines[0].endswith("projections: seen")
+    [row] = [json.loads(line) for line in say("projections", tmp_path / "n", "--json").lines]
+    assert (row["name"], row["cursor"], row["state"]) == ("seen", 2, "caught up")
+    early = say("restore", tmp_path / "b", tmp_path / "e", "--at-sequence", 2)
+    assert early.lines[0].endswith("; to be built anew: seen")
+    at_event = say("restore", tmp_path / "b", tmp_path / "v", "--at-event", 1, "--json")
+    assert json.loads(at_event.lines[0])["sequence"] == 3, "all three were one commit"
+    assert say("restore", tmp_path / "b", tmp_path / "w", "--at-event", 9).code == NOT_FOUND
 
 
 def test_what_is_refused_has_a_code_of_its_own(say: Say, file: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +26,7 @@ from exo_stream.backup import (
 from exo_stream.backup import (
     verify_backup as verified,
 )
+from exo_stream.backup.projections import FOLDER_SUFFIX
 from exo_stream.backup.reading import Backup, open_chain
 from exo_stream.cli.exit_codes import OK
 from exo_stream.cli.output import Output
@@ -40,7 +41,10 @@ async def backup(args: Namespace, out: Output) -> int:
     """Back up a file that nobody has open, and say what is in the backup."""
     if not await trio.Path(args.file).is_file():
         raise ForeignFileError(f"{args.file} is no file")
-    key = _key(args)
+    key, folder = _key(args), args.projections
+    beside = f"{args.file}{FOLDER_SUFFIX}"
+    if folder is None and await trio.Path(beside).is_dir():
+        folder = beside
     async with open_platform(args.file) as platform:
         with _bar("backup", out) as bar:
             task = bar.add_task("", total=None)
@@ -49,6 +53,7 @@ async def backup(args: Namespace, out: Output) -> int:
                 parent=args.parent,
                 compress=args.compress,
                 key=key,
+                projections=folder,
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     held = f"{counted(taken.batches, 'batch', 'batches')}, {counted(taken.rows, 'row', 'rows')}"
@@ -56,7 +61,7 @@ async def backup(args: Namespace, out: Output) -> int:
     out.answer(
         asdict(taken),
         f"{taken.path}: {taken.kind}, {after}to sequence {taken.sequence}: {held},"
-        f" {size(taken.size_bytes)}",
+        f" {size(taken.size_bytes)}{_listed('; projections', taken.projections)}",
     )
     return OK
 
@@ -73,14 +78,17 @@ async def restore(args: Namespace, out: Output) -> int:
             args.file,
             at_sequence=args.at_sequence,
             at_time=args.at_time,
+            at_event=args.at_event,
             key=key,
+            projections=args.projections,
             on_bytes=lambda size: bar.advance(task, size),
         )
     report = {**asdict(done.report), "findings": [], "notes": [*done.report.notes]}
     out.answer(
         {**asdict(done), "report": report},
         f"{done.path}: sequence {done.sequence}, verified; its log id is new, {done.log_id}:"
-        " no cursor of the old one is valid",
+        f" no cursor of the old one is valid{_listed('; projections', done.projections)}"
+        f"{_listed('; to be built anew', done.to_rebuild)}",
     )
     return OK
 
@@ -96,6 +104,7 @@ def verify_backup(args: Namespace, out: Output) -> int:
         found = backup_.manifest
         values = {**asdict(found), "path": str(backup_.path), "sound": True}
         values["files"] = [asdict(file) for file in found.files]
+        values["projections"] = [asdict(one) for one in found.projections]
         out.answer(
             values,
             f"{backup_.path} is sound: {found.kind}, to sequence {found.sequence},"
@@ -139,6 +148,10 @@ def _key(args: Namespace) -> BackupKey | None:
         return None
     with Path(args.key_file).open(errors="replace") as file:
         return BackupKey.parse(file.read(_KEY_BYTES_MAX))
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    return f"{what}: {', '.join(names)}" if names else ""
 
 
 def _bytes(chain: list[Backup]) -> int:
