@@ -189,7 +189,7 @@ async def test_retention_and_expiry_wait_for_the_end_of_a_pause(autojump_clock: 
 
 
 async def test_what_writes_nothing_new_goes_on_in_a_pause(autojump_clock: MockClock) -> None:
-    """Folds, merges and checkpoints, which are jobs, and the floor of the log."""
+    """Folds, merges and checkpoints, which are jobs; a prune is asked for, and must wait."""
     engine, done = FaultyEngine(), list[str]()
     async with in_memory(engine)() as platform:
         await platform.put_batch([(b"k", b"v")])
@@ -197,5 +197,6 @@ async def test_what_writes_nothing_new_goes_on_in_a_pause(autojump_clock: MockCl
         engine.jobs.append(OneJob(install=lambda: done.append("a fold")))
         await trio.sleep(5)
         assert done == ["a fold"]
-        assert await platform.prune_batch_log(2) == 1
-        assert await platform.oldest_retained_batch() is None
+        with pytest.raises(PausedError):
+            await platform.prune_batch_log(2)
+        assert await platform.oldest_retained_batch() == 1
