@@ -197,7 +197,9 @@ async def test_a_put_whose_caller_left_takes_its_course() -> None:
         assert await platform.get(b"k") == b"v"
 
 
-async def test_a_deadline_ends_the_wait_for_a_put_and_not_the_put() -> None:
+async def test_a_deadline_ends_the_wait_for_a_put_and_not_the_put(
+    autojump_clock: MockClock,
+) -> None:
     hop = GatedHop()
     async with in_memory()(hop=hop) as platform, served(platform) as (_, dial):
         message = ingest.PutRequest(kvs=[{"key": b"k", "value": b"v"}])
