@@ -15,6 +15,7 @@ from exo_stream.storage import batch_log, meta
 from exo_stream.storage.batch_log import LogEnds
 from exo_stream.storage.database import Database, Rows, open_database
 from exo_stream.storage.engine import Retention
+from exo_stream.storage.schema import number
 from tests.batches import make_batch, make_batches
 from tests.database_files import write
 
@@ -273,8 +274,8 @@ def test_the_view_shows_what_is_retained(db: Database) -> None:
 
 
 def test_a_meta_value_is_written_whether_or_not_it_was_there(db: Database) -> None:
-    assert meta.load_number(db.con, "new") == 0
+    assert "new" not in meta.load(db.con)
     with db.transaction() as con:
         meta.write_number(con, "new", 1)
         meta.write_number(con, "new", 2)
-    assert meta.load_number(db.con, "new") == 2
+    assert meta.load(db.con)["new"] == number(2)

@@ -43,18 +43,8 @@ class SharedBody(NamedTuple):
 
     def websocket_head(self, subscription_id: int) -> bytes:
         """The same, with the WebSocket frame's own head before it."""
-        head = _message_head(self.name, subscription_id)
+        head = self.head(subscription_id)
         return websocket_head(len(head) + len(self.body)) + head
-
-
-def batches_head(subscription_id: int) -> bytes:
-    """What stands before a ``batches_body`` in a frame to this subscription."""
-    return _message_head("batches", subscription_id)
-
-
-def part_head(subscription_id: int) -> bytes:
-    """What stands before a part's body in a frame to this subscription."""
-    return _message_head("part", subscription_id)
 
 
 def batches_body(batches: Sequence[EncodedItem]) -> bytes:

@@ -25,12 +25,6 @@ def load(con: duckdb.DuckDBPyConnection) -> dict[str, bytes]:
     return dict(con.execute("SELECT name, value FROM meta").fetchall())
 
 
-def load_number(con: duckdb.DuckDBPyConnection, name: str) -> int:
-    """One number, 0 if it was never written."""
-    found = con.execute("SELECT value FROM meta WHERE name = ?", [name]).fetchall()
-    return int.from_bytes(found[0][0], "big") if found else 0
-
-
 def write_number(con: duckdb.DuckDBPyConnection, name: str, value: int) -> None:
     """Replace one number, inside the open transaction."""
     write(con, name, number(value))

@@ -18,7 +18,6 @@ from exo_stream.model import Entry, Keyspace, Row, row_key
 from exo_stream.payload import EncodedBatch, encode_entries
 from exo_stream.storage.engine import Cold, Engine, Group, Reader
 
-_STORE_START = row_key(Keyspace.STORE, b"")
 _STORE_END = row_key(Keyspace.STORE + 1, b"")
 
 

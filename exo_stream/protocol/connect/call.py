@@ -14,8 +14,8 @@ from exo_stream.protocol.connect.compression import accepted_encoding, known_enc
 from exo_stream.protocol.connect.failure import CallError, Code
 from exo_stream.protocol.http import Head
 
-_UNARY: Final = {f"application/{codec.value}": codec for codec in Codec}
-_STREAMING: Final = {f"application/connect+{codec.value}": codec for codec in Codec}
+_UNARY: Final = {codec.unary_type: codec for codec in Codec}
+_STREAMING: Final = {codec.streaming_type: codec for codec in Codec}
 _TIMEOUT_DIGITS_MAX: Final = 10
 
 
@@ -31,16 +31,6 @@ class Call:
     encoding: str
     answer_encoding: str
     timeout_seconds: float | None = None
-
-    @property
-    def unary_type(self) -> str:
-        """The content type of a unary answer."""
-        return f"application/{self.codec.value}"
-
-    @property
-    def streaming_type(self) -> str:
-        """The content type of a streamed answer."""
-        return f"application/connect+{self.codec.value}"
 
 
 def codec_of(head: Head, *, streams: bool) -> Codec:

@@ -30,6 +30,16 @@ class Codec(Enum):
     PROTO = "proto"
     JSON = "json"
 
+    @property
+    def unary_type(self) -> str:
+        """The content type of a call of one message, and of its answer."""
+        return f"application/{self.value}"
+
+    @property
+    def streaming_type(self) -> str:
+        """The content type of a call that is answered with a stream, and of that."""
+        return f"application/connect+{self.value}"
+
     def is_heavy(self, size: int) -> bool:
         """Whether a message of so many bytes takes long."""
         return size > _HEAVY_BYTES[self.value]

@@ -17,7 +17,6 @@ TTL_SECONDS_MAX: Final = 100_000_000_000
 """Three thousand years: a longer window is cut to it, so that its end is still a number."""
 
 PRODUCER_NUMBER_MAX: Final = (1 << 53) - 1
-SUB_OFFSET_MAX: Final = (1 << 53) - 1
 TOKEN_BYTES_MAX: Final = 1_024
 """A producer's id, and a ``Stream-Seq``."""
 

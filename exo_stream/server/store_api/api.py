@@ -140,7 +140,7 @@ class StoreApi:
         await wait_room(request.share, max(0, 2 * reply.piece.cost - asked.method.reserve))
         data = await self._transcoder.write(call.codec, reply.piece)
         data, is_compressed = await self._transcoder.compress(call.answer_encoding, data)
-        headers: Headers = (("content-type", call.unary_type), *reply.headers)
+        headers: Headers = (("content-type", call.codec.unary_type), *reply.headers)
         if is_compressed:
             headers += (("content-encoding", call.answer_encoding),)
         if len(data) <= SEND_BYTES:
@@ -159,7 +159,7 @@ class StoreApi:
             await trio.lowlevel.checkpoint()
             return _refusal(error, _told_of(error))
         headers: Headers = (
-            ("content-type", f"application/connect+{codec.value}"),
+            ("content-type", codec.streaming_type),
             ("connect-accept-encoding", _ACCEPTS),
         )
         try:
