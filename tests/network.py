@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
@@ -15,7 +16,7 @@ from exo_stream.client import Client, connect
 from exo_stream.client.address import Address
 from exo_stream.client.patience import Patience
 from exo_stream.client.remote_feed import RemoteFeed
-from exo_stream.errors import UnavailableError
+from exo_stream.errors import RemoteProtocolError, UnavailableError
 from exo_stream.limits import Limits
 from exo_stream.model import Batch
 from exo_stream.platform import Platform
@@ -175,6 +176,24 @@ def puppets(*plays: Play, subprotocol: str | None = SUBPROTOCOL) -> Serve:
             nursery.cancel_scope.cancel()
 
     return serve
+
+
+async def the_server_is_blamed(
+    ask: Callable[[Client], Awaitable[object]],
+    request_kind: type[Any],
+    reply: Callable[[int], m.Message],
+) -> None:
+    """Ask a server whose answer to the first request of this kind, by its id, makes no sense."""
+
+    async def play(puppet: Puppet) -> None:
+        await puppet.greet()
+        asked = await puppet.hear(request_kind)
+        await puppet.say(reply(asked.id))
+        await trio.sleep_forever()
+
+    async with network_of(puppets(play)) as network, connected_over(network) as client:
+        with pytest.raises(RemoteProtocolError):
+            await ask(client)
 
 
 async def log_of(platform: Platform) -> list[tuple[int, list[bytes]]]:

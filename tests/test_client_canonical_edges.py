@@ -7,21 +7,20 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream.client import Client
 from exo_stream.errors import (
     InvalidRequestError,
     InvalidStateError,
     LimitExceededError,
-    RemoteProtocolError,
     UnavailableError,
 )
 from exo_stream.limits import Limits
 from exo_stream.model import SEQUENCE_MAX
 from exo_stream.protocol import canonical_messages as c
 from exo_stream.testing import connected
-from tests.network import Network, connected_over, networked, puppets
+from tests.network import connected_over, networked, the_server_is_blamed
 from tests.test_cancellation import CancelAt, sweep
 from tests.transactions import all_events, state
 from tests.worlds import in_memory
@@ -63,18 +62,7 @@ async def test_an_answer_that_says_too_little_is_the_server_s_fault(
     request_kind: type[Any],
     reply: Callable[[int], Any],
 ) -> None:
-    async def play(puppet: Any) -> None:
-        await puppet.greet()
-        asked = await puppet.hear(request_kind)
-        await puppet.say(reply(asked.id))
-        await trio.sleep_forever()
-
-    async with trio.open_nursery() as nursery:
-        network = Network(nursery, puppets(play))
-        async with connected_over(network) as client:
-            with pytest.raises(RemoteProtocolError):
-                await ask(client)
-        nursery.cancel_scope.cancel()
+    await the_server_is_blamed(ask, request_kind, reply)
 
 
 async def test_a_pause_that_could_not_be_ended_is_ended_later(autojump_clock: MockClock) -> None:
@@ -136,7 +124,16 @@ async def test_what_ended_while_it_was_asked_for_is_over(autojump_clock: MockClo
     """By another task of the program; nothing that was opened meanwhile stays open."""
     async with in_memory()() as platform, networked(platform) as network:
         async with connected_over(network) as client:
+            wire: Any = client._link.connection._websocket._stream  # type: ignore[union-attr]  # it is connected
+            send_all = wire.send_all
+
+            async def held(data: bytes) -> None:
+                await may_send.wait()
+                await send_all(data)
+
+            wire.send_all = held
             for ask in ("iter_state", "get_state", "append_event"):
+                may_send = trio.Event()
                 async with client.canonical.write_txn() as txn, trio.open_nursery() as nursery:
 
                     async def asked(ask: str = ask, txn: Any = txn) -> None:
@@ -145,9 +142,9 @@ async def test_what_ended_while_it_was_asked_for_is_over(autojump_clock: MockClo
                             await getattr(txn, ask)(*words)
 
                     nursery.start_soon(asked)
-                    while not client._link._waiting:
-                        await trio.lowlevel.checkpoint()
+                    await wait_all_tasks_blocked()
                     txn.abort()
+                    may_send.set()
             await trio.sleep(1)
         assert platform.sources.snapshots.floors() == []
 

@@ -14,7 +14,6 @@ from exo_stream.errors import (
     InvalidRequestError,
     LimitExceededError,
     OutcomeUnknownError,
-    RemoteProtocolError,
 )
 from exo_stream.limits import Limits
 from exo_stream.protocol import stream_messages as s
@@ -27,7 +26,7 @@ from exo_stream.streams.values import (
     StreamProducer,
 )
 from exo_stream.testing import connected
-from tests.network import Network, connected_over, networked, puppets
+from tests.network import Network, connected_over, networked, the_server_is_blamed
 from tests.worlds import GatedHop, in_memory
 
 TEXT = StreamConfig("text/plain")
@@ -187,15 +186,4 @@ async def test_an_answer_that_says_too_little_is_the_server_s_fault(
     request_kind: type[Any],
     reply: Callable[[int], Any],
 ) -> None:
-    async def play(puppet: Any) -> None:
-        await puppet.greet()
-        asked = await puppet.hear(request_kind)
-        await puppet.say(reply(asked.id))
-        await trio.sleep_forever()
-
-    async with trio.open_nursery() as nursery:
-        network = Network(nursery, puppets(play))
-        async with connected_over(network) as client:
-            with pytest.raises(RemoteProtocolError):
-                await ask(client)
-        nursery.cancel_scope.cancel()
+    await the_server_is_blamed(ask, request_kind, reply)
