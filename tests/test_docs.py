@@ -123,6 +123,12 @@ def test_every_test_a_page_names_exists(page: Path) -> None:
         assert re.search(rf"^\s*(async )?(def|class) {test}\b", source, re.MULTILINE), (file, test)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_test_file_a_page_names_exists(page: Path) -> None:
+    for pattern in re.findall(r"`(?:tests/)?(test_[\w*]+\.py)`", page.read_text()):
+        assert list((ROOT / "tests").glob(pattern)), pattern
+
+
 SESSION = """\
 Words.
 
