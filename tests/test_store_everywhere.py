@@ -355,9 +355,7 @@ async def test_replay_since_the_third_then_live(store: Store) -> None:
         assert [batch.sequence for batch in await take(feed, 1)] == [5]
 
 
-@pytest.mark.slow  # many batches, or large ones
-@pytest.mark.parametrize("count", [100, 300])
-async def test_replay_while_each_read_publishes_a_live_batch(store: Store, count: int) -> None:
+async def replay_and_publish(store: Store, count: int) -> None:
     for n in range(count):
         await put_keys(store, b"%d" % n)
     async with store.subscribe(match=[EVERYTHING], from_sequence=1) as feed:
@@ -368,6 +366,20 @@ async def test_replay_while_each_read_publishes_a_live_batch(store: Store, count
             if len(found) <= count:
                 await put_keys(store, b"while it reads %d" % len(found))
     assert found == list(range(1, 2 * count + 1))
+
+
+@pytest.mark.slow  # many batches, or large ones
+async def test_replay_while_each_read_publishes_a_live_batch(store: Store) -> None:
+    """More than the 256 frames that a comment of Exoware's speaks of."""
+    await replay_and_publish(store, 300)
+
+
+@pytest.mark.slow  # many batches, or large ones
+async def test_replay_of_100_while_each_read_publishes_a_live_batch(
+    autojump_clock: MockClock,
+) -> None:
+    async with embedded() as store:
+        await replay_and_publish(store, 100)
 
 
 async def test_after_keep_ten_of_twenty_the_first_is_evicted(store: Store) -> None:
