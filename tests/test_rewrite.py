@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,31 +17,18 @@ from exo_stream.errors import (
     InvalidRequestError,
     StoreFullError,
 )
-from exo_stream.limits import KIB, MIB, Limits
+from exo_stream.limits import KIB, MIB
 from exo_stream.payload import EncodedBatch
 from exo_stream.storage import directory, rewrite
 from exo_stream.storage.batch_log import append
 from exo_stream.storage.database import open_database
-from exo_stream.storage.duckdb_engine import DuckDBEngine, open_duckdb_engine
+from exo_stream.storage.duckdb_engine import open_duckdb_engine
 from exo_stream.storage.engine import Group
 from exo_stream.storage.lock_file import LockFile
 from exo_stream.storage.rewrite import compact
 from exo_stream.storage.verify import verify
 from tests.batches import make_batch
-
-LIMITS = replace(
-    Limits(), memtable_entries_max=500, memtable_bytes_max=256 * KIB, slice_rows_max=200
-)
-
-
-def live(engine: DuckDBEngine, seed: int, batches: int) -> None:
-    chance = random.Random(seed)
-    for number in range(batches):
-        keys = [b"k%04d" % chance.randrange(400) for _ in range(20)]
-        if number % 5 == 4:
-            engine.delete_batch(keys)
-        else:
-            engine.put_batch([(key, chance.randbytes(chance.randrange(60))) for key in keys])
+from tests.lived_files import LIMITS, live
 
 
 @pytest.fixture(scope="module")
