@@ -6,6 +6,7 @@ those that one waited for come before it (strict serialisability).
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +19,9 @@ from trio.testing import MockClock
 from exo_stream.canonical.changes import CommitInfo
 from exo_stream.canonical.contexts import TransactionContext
 from exo_stream.canonical.store import CanonicalStore
+from exo_stream.canonical.transaction import Transaction
+from exo_stream.client.canonical import RemoteCanonical
+from exo_stream.client.transaction import RemoteTransaction
 from exo_stream.errors import (
     StoreError,
     TransactionConflictError,
@@ -26,9 +30,10 @@ from exo_stream.limits import Limits
 from exo_stream.model import Keyspace
 from exo_stream.payload import EncodedBatch
 from exo_stream.testing import FaultyHop
+from tests.network import connected_over, networked
 from tests.worlds import FaultyEngine, in_memory
 
-Kind = Literal["open", "preflight", "batch"]
+Kind = Literal["open", "preflight", "batch", "afar", "afar preflight"]
 KEYS = [b"x", b"y", b"z"]
 
 
@@ -63,7 +68,7 @@ class Done:
 PLANS = st.lists(
     st.builds(
         Plan,
-        kind=st.sampled_from(["open", "open", "preflight", "batch"]),
+        kind=st.sampled_from(["open", "open", "preflight", "batch", "afar", "afar preflight"]),
         reads=st.lists(st.integers(0, 2), max_size=3),
         writes=st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=3),
         events=st.integers(0, 3),
@@ -81,7 +86,7 @@ class Abort(Exception):  # noqa: N818  # what a body may raise
     """The transaction changed its mind."""
 
 
-async def carry_out(canonical: CanonicalStore, done: Done) -> None:
+async def carry_out(canonical: CanonicalStore, afar: RemoteCanonical | None, done: Done) -> None:
     plan = done.plan
     writes = {
         KEYS[key]: None if deletes else f"{done.name}/{number}".encode()
@@ -101,8 +106,14 @@ async def carry_out(canonical: CanonicalStore, done: Done) -> None:
         done.info = await batch.commit()
     elif plan.kind == "open":
         await carry_out_open(canonical, done, events)
+    elif plan.kind == "afar":
+        assert afar is not None
+        await carry_out_afar(afar, done, events)
+    elif plan.kind == "preflight":
+        await carry_out_preflighted(canonical.transaction(), done, events)
     else:
-        await carry_out_preflighted(canonical, done, events)
+        assert afar is not None
+        await carry_out_preflighted(afar.transaction(), done, events)
 
 
 async def carry_out_open(canonical: CanonicalStore, done: Done, events: list[bytes]) -> None:
@@ -129,10 +140,37 @@ async def carry_out_open(canonical: CanonicalStore, done: Done, events: list[byt
         done.info = await txn.commit()
 
 
-async def carry_out_preflighted(canonical: CanonicalStore, done: Done, events: list[bytes]) -> None:
+async def carry_out_afar(afar: RemoteCanonical, done: Done, events: list[bytes]) -> None:
+    plan = done.plan
+    async with afar.write_txn() as txn:
+        for key in plan.reads:
+            done.read[KEYS[key]] = await txn.get_state(KEYS[key])
+            await trio.sleep(plan.pauses / 100)
+        if plan.whole:
+            done.whole = {key: value async for key, value in await txn.iter_state()}
+        for name, value in done.wrote.items():
+            if value is None:
+                txn.del_state(name)
+            else:
+                txn.put_state(name, value)
+        if plan.pauses and events:
+            first, last = await txn.append_events(events)
+            done.ids += range(first, last + 1)
+        else:
+            for event in events:
+                txn.log_bytes(event)
+        if plan.abort:
+            raise Abort
+        done.info = await txn.commit()
+
+
+async def carry_out_preflighted(
+    transaction: Transaction | RemoteTransaction, done: Done, events: list[bytes]
+) -> None:
     plan = done.plan
 
     async def body(ctx: TransactionContext) -> None:
+        done.read.clear()
         if plan.whole:
             done.whole = {key: value async for key, value in await ctx.iter_state()}
         for key in plan.reads:
@@ -146,7 +184,7 @@ async def carry_out_preflighted(canonical: CanonicalStore, done: Done, events: l
         if plan.abort:
             raise Abort
 
-    done.info = await canonical.transaction().keys(KEYS).execute(body)
+    done.info = await transaction.keys(KEYS).execute(body)
 
 
 @dataclass(slots=True)
@@ -169,8 +207,12 @@ async def live(histories: list[list[Plan]], faults: Faults) -> None:
     hop = FaultyHop(latency=0.005)
     limits = Limits(group_batches_max=3, page_rows_max=2)
     everything: list[Done] = []
-    async with in_memory(engine)(hop=hop, limits=limits) as platform:
+    async with in_memory(engine)(hop=hop, limits=limits) as platform, AsyncExitStack() as clients:
         canonical = platform.canonical
+        afar: RemoteCanonical | None = None
+        if any(plan.kind.startswith("afar") for plans in histories for plan in plans):
+            network = await clients.enter_async_context(networked(platform))
+            afar = (await clients.enter_async_context(connected_over(network))).canonical
 
         async def work(number: int, plans: list[Plan]) -> None:
             with trio.move_on_after(faults.patience[number]):
@@ -179,7 +221,7 @@ async def live(histories: list[list[Plan]], faults: Faults) -> None:
                     done.not_before = platform.cursor.sequence
                     everything.append(done)
                     try:
-                        await carry_out(canonical, done)
+                        await carry_out(canonical, afar, done)
                     except (TransactionConflictError, StoreError, Abort):
                         done.info = None
 
@@ -188,6 +230,7 @@ async def live(histories: list[list[Plan]], faults: Faults) -> None:
                 nursery.start_soon(work, number, plans)
             await trio.sleep(0.003)
             hop.failures = faults.refused
+        await trio.sleep(60)  # what clients have given up takes its course
         await platform._ground.settle()
         assert canonical._writers.slot.holder == ""
         assert canonical.lock_manager().held == 0
@@ -279,12 +322,13 @@ def judge_reads(done: Done, table: dict[bytes, bytes]) -> None:
 
 
 def names_of(batch: EncodedBatch) -> list[str]:
-    values = [value for space, _, value in batch.entries if space != Keyspace.CANONICAL and value]
+    told = (Keyspace.STATE, Keyspace.EVENT)  # the others are a record, and a client's number
+    values = [value for space, _, value in batch.entries if space in told and value]
     return sorted({value.decode().rpartition("/")[0] for value in values})
 
 
 @pytest.mark.slow
-@settings(max_examples=120)
+@settings(max_examples=100)
 @given(HISTORIES, FAULTS)
 def test_concurrent_histories_are_strictly_serialisable(
     histories: list[list[Plan]], faults: Faults
