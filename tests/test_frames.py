@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cbor2
 import pytest
 from hypothesis import given, settings
@@ -82,6 +84,17 @@ def test_small_batches_share_a_frame_and_a_large_one_travels_in_parts() -> None:
     [part] = codec.decode(bodies[1].head(7) + bodies[1].body, bytes_max=1 << 20)
     assert isinstance(part, Part)
     assert part.id == 7
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(0, 20))
+def test_runs_are_as_long_as_their_bound_allows_and_lose_nothing(
+    costs: list[int], cost_max: int
+) -> None:
+    made = list(frames.runs(costs, int, cost_max))
+
+    assert [cost for run in made for cost in run] == costs
+    assert all(len(run) == 1 or sum(run) <= cost_max for run in made)
+    assert all(sum(run) + following[0] > cost_max for run, following in itertools.pairwise(made))
 
 
 @pytest.mark.parametrize("length", [0, 125, 126, 65_535, 65_536, 1 << 32])

@@ -9,11 +9,13 @@ bytes of such a body, cut into ``part`` messages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 from exo_stream.errors import RemoteProtocolError
 from exo_stream.protocol.messages import PartBody
+
+T = TypeVar("T")
 
 EncodedItem = tuple[int, int, bytes]
 """``(sequence, committed_at, payload)`` of one batch; see exo_stream/payload.py."""
@@ -75,6 +77,21 @@ def split(batches: Sequence[EncodedItem], frame_bytes_max: int) -> list[SharedBo
     if waiting:
         bodies.append(_whole(waiting))
     return bodies
+
+
+def runs(items: Iterable[T], cost: Callable[[T], int], cost_max: int) -> Iterator[list[T]]:
+    """The items in order, in runs that cost no more than that each, or hold one that does."""
+    run: list[T] = []
+    total = 0
+    for item in items:
+        added = cost(item)
+        if run and total + added > cost_max:
+            yield run
+            run, total = [], 0
+        run.append(item)
+        total += added
+    if run:
+        yield run
 
 
 def websocket_head(length: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The reads of one connection: gets together, scans kept open, batches, what there is to know."""
+"""What one connection asks beside puts: gets together, scans kept open, the requests of faces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from exo_stream.protocol.canonical_messages import (
     ScanState,
 )
 from exo_stream.protocol.failures import failure
-from exo_stream.protocol.frames import batches_body
+from exo_stream.protocol.frames import batches_body, runs
 from exo_stream.protocol.messages import (
     DeliveredBatch,
     FieldValue,
@@ -69,7 +69,11 @@ if TYPE_CHECKING:
     from exo_stream.server.conversation import Conversation
 
 StoreRequest = Get | GetMany | Scan | ScanNext | ScanClose | Reduce | GetBatch | Info | Prune
-Asked = StoreRequest | PolicyRequest | StreamRequest | CanonicalRequest | ProjectionRequest
+FaceRequest = StreamRequest | CanonicalRequest | ProjectionRequest
+Asked = StoreRequest | PolicyRequest | FaceRequest
+PageRequest = ReadStream | ListStreams | ReadState | ScanState | ReadEvents | ReadDeadLetters
+"""The requests of faces that are answered with a page."""
+
 Done = Callable[[], None]
 
 _ROW_BYTES = 16
@@ -77,7 +81,7 @@ _ROW_BYTES = 16
 
 
 class Answers:
-    """Answers reads; each frame's in one task, its gets with one look at the table."""
+    """Answers requests; each frame's in one task, its gets with one look at the table."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
@@ -94,7 +98,7 @@ class Answers:
         does not read what it is sent would have them all held for it."""
 
     async def answer(self, asked: Sequence[Asked], done: Done) -> None:
-        """Answer the reads of one frame, then call ``done``."""
+        """Answer the requests of one frame, then call ``done``."""
         gets: defaultdict[tuple[int, bool], list[Get | GetMany]] = defaultdict(list)
         others: list[Asked] = []
         for request in asked:
@@ -128,7 +132,7 @@ class Answers:
         replies: list[Message] = []
         fitting: list[Get | GetMany] = []
         for request in asked:
-            count = len(_keys(request))
+            count = _key_count(request)
             if count > bound:
                 error = LimitExceededError("get_many_keys_max", bound, count)
                 replies.append(failure(request.id, error))
@@ -141,21 +145,22 @@ class Answers:
             fitting = []
         async with self._turn:
             with self._conversation.budget.open_share() as share:
-                await self._get_in_turn(_runs(fitting, bound), replies, share)
+                # As many at once as ask for no more keys together than one may.
+                await self._get_in_turn(deque(runs(fitting, _key_count, bound)), replies, share)
 
     async def _get_in_turn(
-        self, runs: deque[list[Get | GetMany]], replies: list[Message], share: Share
+        self, waiting: deque[list[Get | GetMany]], replies: list[Message], share: Share
     ) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        while runs:
-            run = runs.popleft()
+        while waiting:
+            run = waiting.popleft()
             try:
                 replies += await self._look_up(run, share)
             except ExoStreamError as error:
                 if len(run) > 1:
                     # Neither may one bad key spoil its neighbours' answers, nor may values that
                     # are too much together.
-                    runs.extendleft([one] for one in reversed(run))
+                    waiting.extendleft([one] for one in reversed(run))
                     continue
                 replies.append(failure(run[0].id, error))
             if sum(map(_size, replies)) >= self._limits.frame_bytes_max:
@@ -210,16 +215,8 @@ class Answers:
         answer waiting for one another.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        frame: list[Message] = []
-        size = 0
-        for reply in replies:
-            cost = _size(reply)
-            if frame and size + cost > self._limits.frame_bytes_max:
-                await self._send_counted(frame, 0 if share.held else size)
-                frame, size = [], 0
-            frame.append(reply)
-            size += cost
-        await self._send_counted(frame, 0 if share.held else size)
+        for frame in runs(replies, _size, self._limits.frame_bytes_max):
+            await self._send_counted(frame, 0 if share.held else sum(map(_size, frame)))
 
     async def _send_counted(self, messages: Sequence[Message], size: int) -> None:
         if size < RECEIVE_BYTES:
@@ -231,20 +228,19 @@ class Answers:
 
     async def _answer(self, request: Asked) -> None:
         try:
-            if isinstance(request, StreamRequest):
-                await self._answer_stream(request)
-            elif isinstance(request, CanonicalRequest):
-                await self._answer_canonical(request)
-            elif isinstance(request, ProjectionRequest):
-                await self._answer_projection(request)
+            if isinstance(request, PageRequest):
+                async with self._turn:
+                    await self._answer_face(request)
+            elif isinstance(request, FaceRequest):
+                await self._answer_face(request)
             else:
-                await self._answer_one(request)
+                await self._answer_store(request)
         except ExoStreamError as error:
             if isinstance(request, ScanClose):
                 raise
             await self._conversation.send(failure(request.id, error))
 
-    async def _answer_one(self, request: StoreRequest | PolicyRequest) -> None:
+    async def _answer_store(self, request: StoreRequest | PolicyRequest) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         send = self._conversation.send
         match request:
@@ -279,42 +275,24 @@ class Answers:
             answer, size = await reduced(self._platform, request)
             await self._send_counted([answer], size)
 
-    async def _answer_stream(self, request: StreamRequest) -> None:
-        if isinstance(request, ReadStream | ListStreams):
-            async with self._turn:  # they are pages
-                await self._send_stream_reply(request)
-        else:
-            await self._send_stream_reply(request)
+    async def _answer_face(self, request: FaceRequest) -> None:
+        reply, size = await self._found(request)
+        await self._send_counted([reply], size)
 
-    async def _send_stream_reply(self, request: StreamRequest) -> None:
-        reply = await stream_answers.answered(
-            self._platform.streams, request, frame_bytes=self._limits.frame_bytes_max
+    async def _found(self, request: FaceRequest) -> tuple[Message, int]:
+        """The answer, and about how many bytes it has on the wire."""
+        frame_bytes = self._limits.frame_bytes_max
+        if isinstance(request, StreamRequest):
+            streams = self._platform.streams
+            about = await stream_answers.answered(streams, request, frame_bytes=frame_bytes)
+            return about, stream_answers.size_of(about)
+        if isinstance(request, CanonicalRequest):
+            state = await self._canonical.answered(request)
+            return state, canonical_answers.size_of(state)
+        projections = await projection_answers.answered(
+            self._platform.canonical, request, frame_bytes=frame_bytes
         )
-        await self._send_counted([reply], stream_answers.size_of(reply))
-
-    async def _answer_canonical(self, request: CanonicalRequest) -> None:
-        if isinstance(request, ReadState | ScanState | ReadEvents):
-            async with self._turn:  # they are pages
-                await self._send_canonical_reply(request)
-        else:
-            await self._send_canonical_reply(request)
-
-    async def _send_canonical_reply(self, request: CanonicalRequest) -> None:
-        reply = await self._canonical.answered(request)
-        await self._send_counted([reply], canonical_answers.size_of(reply))
-
-    async def _answer_projection(self, request: ProjectionRequest) -> None:
-        if isinstance(request, ReadDeadLetters):
-            async with self._turn:  # they are pages
-                await self._send_projection_reply(request)
-        else:
-            await self._send_projection_reply(request)
-
-    async def _send_projection_reply(self, request: ProjectionRequest) -> None:
-        reply = await projection_answers.answered(
-            self._platform.canonical, request, frame_bytes=self._limits.frame_bytes_max
-        )
-        await self._send_counted([reply], projection_answers.size_of(reply))
+        return projections, projection_answers.size_of(projections)
 
     async def _open_scan(self, request: Scan) -> None:
         await self._wait_visible(request.min_sequence, wait=request.wait)
@@ -391,17 +369,8 @@ def _keys(request: Get | GetMany) -> Sequence[bytes]:
     return request.keys if isinstance(request, GetMany) else (request.key,)
 
 
-def _runs(asked: Sequence[Get | GetMany], keys_max: int) -> deque[list[Get | GetMany]]:
-    """Those that follow one another, as many as ask for no more keys than that together."""
-    runs: deque[list[Get | GetMany]] = deque()
-    count = keys_max + 1
-    for request in asked:
-        count += len(_keys(request))
-        if count > keys_max:
-            runs.append([])
-            count = len(_keys(request))
-        runs[-1].append(request)
-    return runs
+def _key_count(request: Get | GetMany) -> int:
+    return len(_keys(request))
 
 
 def _reply(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar, assert_never
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, assert_never
 
 import trio
 
@@ -15,7 +15,7 @@ from exo_stream.payload import EncodedBatch
 from exo_stream.protocol import closing
 from exo_stream.protocol import messages as m
 from exo_stream.protocol.failures import failure
-from exo_stream.protocol.frames import HEAD_BYTES_MAX, SharedBody, split
+from exo_stream.protocol.frames import HEAD_BYTES_MAX, SharedBody, runs, split
 from exo_stream.server.budget import Share
 from exo_stream.subscription import Delivered, Pulled, Subscription
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from exo_stream.server.conversation import Conversation
 
 Encode = Callable[[Sequence[EncodedBatch]], Sequence[SharedBody]]
-
-T = TypeVar("T")
 
 _ROW_BYTES = 16
 """What a row of a snapshot page takes on the wire beside its key and value."""
@@ -150,7 +148,7 @@ class Following:
                 with conversation.budget.open_share() as share:
                     await self._deliver_batches(batches, share)
             case feed.SnapshotPage(entries=entries):
-                for rows in _runs(entries, _entry_bytes, conversation.limits.frame_bytes_max):
+                for rows in runs(entries, _entry_bytes, conversation.limits.frame_bytes_max):
                     self._pages_ahead += 1
                     await conversation.send(m.Snapshot(self.id, tuple(rows)))
             case feed.FellBehind() if self._request.slow == "disconnect":
@@ -168,7 +166,7 @@ class Following:
         conversation = self._conversation
         await trio.lowlevel.checkpoint_if_cancelled()
         covered = share.held > 0
-        for some in _runs(batches, _batch_bytes, conversation.limits.frame_bytes_max):
+        for some in runs(batches, _batch_bytes, conversation.limits.frame_bytes_max):
             size = 0 if covered else sum(map(_batch_bytes, some))
             await share.wait_take(size)
             for body in conversation.encode(some):
@@ -199,20 +197,6 @@ class Following:
                 return m.Heartbeat(self.id, frontier)
             case _:
                 assert_never(pulled)
-
-
-def _runs(items: Sequence[T], cost: Callable[[T], int], bytes_max: int) -> Iterator[list[T]]:
-    """The items in runs that each fit a frame, or hold one that does not."""
-    run: list[T] = []
-    size = 0
-    for item in items:
-        if run and size + cost(item) > bytes_max:
-            yield run
-            run, size = [], 0
-        run.append(item)
-        size += cost(item)
-    if run:
-        yield run
 
 
 def _batch_bytes(batch: EncodedBatch) -> int:
