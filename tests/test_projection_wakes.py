@@ -106,3 +106,19 @@ async def test_no_event_is_missed_or_applied_twice_whatever_happens_beside(
 ) -> None:
     async with in_memory()(limits=TIGHT) as platform:
         await Life(seed, platform).run(tmp_path)
+
+
+@pytest.mark.slow
+async def test_an_event_at_any_step_of_going_to_sleep_wakes(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A second event comes so many steps after the first, and nothing comes after it."""
+    async with in_memory()() as platform, projecting(platform, tmp_path) as projections:
+        projector = await projections.add("seen", Handler(), tables=TABLES)
+        with trio.fail_after(1_000):  # a wake-up that is missed is a jump of the clock to here
+            for steps in range(40):
+                await append(platform.canonical, b"first")
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                await append(platform.canonical, b"second")
+                await projector.wait_applied(2 * steps + 1)
