@@ -91,6 +91,8 @@ def test_events_and_the_seal_of_a_file_that_nobody_serves(
     ask = partial(speak, capfdbinary)
     assert ask("events", "get", "3", "--file", path).lines == ["3\tevent 3"]
     assert ask("events", "get", "12", "--file", path).code == NOT_FOUND
+    for beyond in (("5", "3"), (str((1 << 64) - 1),), ("12", str((1 << 64) - 1))):
+        assert ask("events", "get", *beyond, "--file", path).code == NOT_FOUND
     assert len(ask("events", "tail", "--file", path).lines) == 10, "and it ends"
     assert ask("events", "tail", "11", "--file", path, "--json").objects == [
         {"id": 11, "event": "event 11"}

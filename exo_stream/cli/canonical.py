@@ -19,6 +19,7 @@ from exo_stream.cli.wording import json_line, named, readable
 from exo_stream.client.canonical import RemoteCanonical
 from exo_stream.client.event_iter import RemoteEventIter
 from exo_stream.errors import ForeignFileError, InvalidRequestError
+from exo_stream.model import SEQUENCE_MAX
 
 BATCH_EVENTS_MAX = 256
 """So many are printed in one write."""
@@ -50,7 +51,7 @@ async def events(args: Namespace, out: Output) -> int:
             await _tail(store, args, out)
             return OK
         last = args.first if args.last is None else args.last
-        found = await store.iter_events(args.first, last + 1)
+        found = await store.iter_events(args.first, min(last, SEQUENCE_MAX - 1) + 1)
         printed = await _print(found, args.count, out)
     return OK if printed else NOT_FOUND
 
