@@ -36,6 +36,7 @@ MESSAGE_BYTES: Final = 512
 NOTES_MAX: Final = 1_024
 """What a frame holds beside requests."""
 PRODUCER_ID_BYTES: Final = 16
+SNAPSHOT_GONE: Final = "the snapshot went with the connection; begin again"
 
 
 class Link:
@@ -80,9 +81,7 @@ class Link:
         behind but what the server is doing already.
         """
         self._check_open()
-        self._waiting.append(call)
-        self._bell.ring()
-        self._demand.ring()
+        self._put_in_line(call)
         try:
             return await call.wait()
         finally:
@@ -95,9 +94,7 @@ class Link:
     def post(self, call: Call) -> None:
         """Make ``call`` and wait for nothing; a client that is closed does not."""
         if not (self._closed or self._finishing):
-            self._waiting.append(call)
-            self._bell.ring()
-            self._demand.ring()
+            self._put_in_line(call)
 
     async def pause(self, attempt: int) -> None:
         """Wait before the next attempt of something."""
@@ -113,8 +110,7 @@ class Link:
     def want(self, feed: Follower) -> None:
         """Subscribe a feed that is not subscribed, or not any more."""
         self._unsubscribed[feed] = None
-        self._bell.ring()
-        self._demand.ring()
+        self._ring()
 
     def forget(self, feed: Follower) -> None:
         """No longer follow."""
@@ -128,6 +124,15 @@ class Link:
         self._bell.ring()
         if self.connection is None:
             self._scope.cancel()
+
+    def _put_in_line(self, call: Call) -> None:
+        self._waiting.append(call)
+        self._ring()
+
+    def _ring(self) -> None:
+        """For whoever speaks on a connection, and for whoever would make one."""
+        self._bell.ring()
+        self._demand.ring()
 
     def _check_open(self) -> None:
         if self._closed or self._finishing:
@@ -305,7 +310,7 @@ class Link:
     def _request(self, call: Call, connection: Connection, bytes_max: int) -> m.Request | None:
         """What to send for ``call``; None if it has failed before it could be sent."""
         if call.retry is Retry.NEVER and call.connection != connection.number:
-            call.fail(SnapshotExpiredError("the snapshot went with the connection; begin again"))
+            call.fail(SnapshotExpiredError(SNAPSHOT_GONE))
             return None
         if MESSAGE_BYTES + call.size > bytes_max:
             size = MESSAGE_BYTES + call.size
@@ -333,9 +338,7 @@ class Link:
             if call.abandoned:
                 call.release()
             elif call.retry is Retry.NEVER:
-                call.fail(
-                    SnapshotExpiredError("the snapshot went with the connection; begin again")
-                )
+                call.fail(SnapshotExpiredError(SNAPSHOT_GONE))
             elif call.retry is Retry.ONCE or call.needs_number:
                 # Of a server that does not know producers: sent again, it might be written twice.
                 self._disappoint(call, reason)
