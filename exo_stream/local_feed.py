@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 import trio
@@ -40,12 +39,7 @@ class LocalFeed(FeedReader):
         self._inside = True
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._inside = False
         self._subscription.close()
         await trio.lowlevel.cancel_shielded_checkpoint()

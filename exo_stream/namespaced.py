@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from types import TracebackType
 from typing import Literal, Protocol, Self, TypeVar
 
 import trio
@@ -35,12 +34,7 @@ class Rows(Protocol):
 
     async def __aenter__(self) -> object: ...
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    async def __aexit__(self, *_: object) -> None: ...
 
     async def __anext__(self) -> Pair: ...
 
@@ -53,12 +47,7 @@ class Feed(Protocol):
 
     async def __aenter__(self) -> object: ...
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    async def __aexit__(self, *_: object) -> None: ...
 
     async def next_message(self) -> FeedMessage: ...
 
@@ -333,13 +322,8 @@ class NamespacedScan:
         await self._rows.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._rows.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # shields itself
+    async def __aexit__(self, *raised: object) -> None:
+        await self._rows.__aexit__(*raised)  # noqa: ASYNC102  # shields itself
 
     @property
     def sequence(self) -> int:
@@ -368,13 +352,8 @@ class NamespacedFeed:
         await self._feed.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._feed.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # shields itself
+    async def __aexit__(self, *raised: object) -> None:
+        await self._feed.__aexit__(*raised)  # noqa: ASYNC102  # shields itself
 
     @property
     def cursor(self) -> Cursor | None:

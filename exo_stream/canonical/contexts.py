@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
-from types import TracebackType
 from typing import Protocol, Self
 
 import trio
@@ -60,12 +59,7 @@ class Pairs(Protocol):
     async def __aenter__(self) -> Self:
         """Nothing."""
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """``close``."""
 
 

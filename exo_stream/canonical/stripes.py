@@ -8,7 +8,6 @@ them is caught by the versions that a decision checks.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Final, Self
 
 import trio
@@ -44,12 +43,7 @@ class LockGuard:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 import trio
@@ -48,12 +47,7 @@ class ReadTxn:
         self._snapshot = sources.snapshots.lease(sources.reads.engine.version)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         # No checkpoint, which costs as much as the whole of a read of one key from memory.
         snapshot, self._snapshot = self._snapshot, None
         if snapshot is not None:
@@ -147,12 +141,7 @@ class WriteTxn:
         self._open = True
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._open:
             self.abort()
         await trio.lowlevel.cancel_shielded_checkpoint()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Self
 
 import trio
@@ -223,12 +222,7 @@ class RemoteReadTxn:
         self._held = snapshot
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         snapshot, self._held = self._held, None
         if snapshot is not None:
             snapshot.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from types import TracebackType
 from typing import Self
 
 import trio
@@ -76,12 +75,7 @@ class RemoteFeed(FeedReader):
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._close()
         await trio.lowlevel.cancel_shielded_checkpoint()
 

@@ -9,7 +9,6 @@ middle leaves nothing behind.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import Final, Self
 
 import trio
@@ -64,12 +63,7 @@ class RemoteWriteTxn:
         self.begin()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._open:
             self.abort()
         await trio.lowlevel.cancel_shielded_checkpoint()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Final, Protocol, Self
 
 import trio
@@ -36,12 +35,7 @@ class Watch:
         self._parked = self._interest.park(self._selector)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         assert self._parked is not None
         self._interest.unpark(self._selector, self._parked)
         self._parked = None
@@ -101,12 +95,7 @@ class StreamFeed:
         await self._watch.begin()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + END_SECONDS_MAX):
             await self._watch.end()
 
