@@ -82,7 +82,7 @@ async def test_a_bug_and_a_failing_store_postpone_wakes_and_the_end_of_the_platf
                     config = SubscriptionConfig("webhook", "e/*", (), "http://h", 1_000, None)
                     await subscriptions.create(id_, config, "http://h")
                 engine.failing.add(bytes([Keyspace.STREAM_SUBSCRIPTION]) + SUBSCRIPTION)
-                nursery.start_soon(Wakes(platform, hooks).run)
+                nursery.start_soon(Wakes(platform, hooks).run)  # noqa: ASYNC111 - the point
                 await trio.sleep(5)  # under a clock that jumps
                 assert engine.failing == set()
                 await platform.streams.create_stream_with_data("e/a", messages=[b"x"])
