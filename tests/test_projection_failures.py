@@ -24,9 +24,7 @@ from exo_stream.canonical.projection_rules import (
 )
 from exo_stream.canonical.projection_txn import ProjectionTxn
 from exo_stream.canonical.projections import open_projections
-from exo_stream.decision import Write
 from exo_stream.errors import (
-    CorruptionError,
     InvalidStateError,
     OutcomeUnknownError,
     OverloadedError,
@@ -35,7 +33,6 @@ from exo_stream.errors import (
     StoreFullError,
 )
 from exo_stream.limits import Limits
-from exo_stream.model import Entry, Keyspace
 from exo_stream.storage.hop import Hop
 from exo_stream.storage.memory_engine import MemoryEngine
 from tests.projections import TABLES, Handler, append, projecting, see, seen
@@ -293,18 +290,6 @@ async def test_a_rebuild_whose_handler_fails_leaves_the_old_tables(tmp_path: Pat
         assert await numbers(projector) == [0, 1]
         await append(platform.canonical, b"c")
         await projector.wait_applied(2)
-
-
-async def test_a_gap_in_the_log_stops_a_projection(tmp_path: Path) -> None:
-    async with in_memory()() as platform, projecting(platform, tmp_path) as projections:
-        projector = await projections.add("seen", see, tables=TABLES)
-        await append(platform.canonical, b"a")
-        await projector.wait_applied(0)
-        hole = Entry(int(Keyspace.EVENT), (3).to_bytes(8, "big"), b"d")
-        await platform._ground.decide(lambda _view, _now: Write([hole], None))
-        await append(platform.canonical, b"b")
-        await wait_all_tasks_blocked()
-        assert isinstance(projector.failure, CorruptionError) or projector.cursor == 1
 
 
 class FaultyCommits:

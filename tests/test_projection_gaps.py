@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from exo_stream import Platform
 from exo_stream.canonical.projection import Projector
-from exo_stream.canonical.projection_rules import LogAndSkip, ProjectorConfig, check_no_gap
+from exo_stream.canonical.projection_rules import LogAndSkip, ProjectorConfig
 from exo_stream.decision import Write
 from exo_stream.errors import EventGapError
 from exo_stream.limits import Limits
@@ -165,10 +165,3 @@ async def test_a_gap_met_beside_somebody_who_has_passed_it_is_none(tmp_path: Pat
             await projector.wait_applied(5)
         assert await numbers(projector) == [0, 2, 3, 4, 5]
         assert (await projector.status()).total_gaps_detected == 1
-
-
-def test_events_that_do_not_follow_one_another_are_a_gap() -> None:
-    check_no_gap(3, [(3, b""), (4, b"")])
-    with pytest.raises(EventGapError) as raised:
-        check_no_gap(3, [(5, b"")])
-    assert (raised.value.event_id, raised.value.missing) == (3, 2)

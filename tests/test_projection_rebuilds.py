@@ -17,6 +17,7 @@ from exo_stream import Platform
 from exo_stream.canonical.projection import Projector
 from exo_stream.canonical.projection_rules import (
     Custom,
+    DeadLetterQueue,
     Event,
     FailFast,
     ProjectorConfig,
@@ -33,6 +34,7 @@ from exo_stream.errors import (
     StoreError,
 )
 from exo_stream.storage import projection_file as files
+from exo_stream.storage.dead_letter import DeadLetter
 from exo_stream.storage.memory_engine import MemoryEngine
 from tests.projections import LONG, TABLES, Handler, append, projecting, see, seen
 from tests.worlds import in_memory
@@ -59,7 +61,7 @@ async def test_a_projection_stopped_while_it_is_rebuilt_stays_stopped(tmp_path: 
             await handler.hanging.wait()
             handler.hangs = False
             projector.shutdown()
-            assert projector.state == "rebuilding"
+            assert (await projector.status()).state == "rebuilding"
             nursery.cancel_scope.cancel()
         assert projector.state == "stopped"
         await append(platform.canonical, b"b")
@@ -337,3 +339,76 @@ async def test_a_platform_that_closes_stops_its_projections(tmp_path: Path) -> N
             assert projector.state == "stopped"
             with pytest.raises((InvalidStateError, PlatformClosedError)):
                 await projector.wait_applied(1)
+
+
+async def test_tables_that_rotted_stop_a_projection_and_are_no_events_fault(
+    tmp_path: Path,
+) -> None:
+    """Else every event would be put aside, one after the other."""
+    tables = (*TABLES, "CREATE TABLE big AS SELECT hash(range) AS n FROM range(200_000)")
+
+    async def use(txn: ProjectionTxn, events: Sequence[Event]) -> None:
+        await see(txn, events)
+        await txn.execute("SELECT sum(n) FROM big")
+
+    config = ProjectorConfig(error_strategy=DeadLetterQueue())
+    engine = MemoryEngine()
+    path = tmp_path / "seen.duckdb"
+    async with in_memory(engine)() as platform, projecting(platform, tmp_path) as projections:
+        projector = await projections.add("seen", use, tables=tables, config=config)
+        await append(platform.canonical, b"0")
+        await projector.wait_applied(0)
+    flip(path, path.stat().st_size // 2, 64)
+    async with in_memory(engine)() as platform, projecting(platform, tmp_path) as projections:
+        projector = await projections.add("seen", use, tables=tables, config=config)
+        await wait_all_tasks_blocked()
+        with pytest.raises(CorruptionError, match=r"damaged; rebuild it"):
+            await projector.query("SELECT sum(n) FROM big")
+        await append(platform.canonical, b"1")
+        with pytest.raises(CorruptionError, match=r"damaged; rebuild it"):
+            await projector.wait_applied(1)
+        assert (await projector.status()).dead_letters == 0
+        done = await projector.rebuild()
+        assert (done.events_applied, projector.state) == (2, "running")
+        assert await numbers(projector) == [0, 1]
+
+
+def test_a_file_whose_folder_is_gone_does_not_say_that_it_kept_anything(tmp_path: Path) -> None:
+    folder = tmp_path / "tables"
+    file = made(folder / "seen.duckdb", 1)
+    file.checkpoint()
+    shutil.rmtree(folder)
+    file.begin()
+    file.execute("INSERT INTO seen VALUES (1, 'x')")
+    with pytest.raises(OutcomeUnknownError):
+        file.commit(1, now=0)
+    assert file.cursor == 0
+    with pytest.raises(OutcomeUnknownError):
+        file.checkpoint()
+    file.drop()
+
+
+def test_a_large_write_ahead_log_is_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = made(tmp_path / "seen.duckdb", 3)
+    assert file.wal_bytes
+    monkeypatch.setattr(files, "_CHECKPOINT_WAL_BYTES", 0)
+    file.begin()
+    file.commit(3, now=0)
+    assert not file.wal_bytes
+    file.close()
+
+
+def test_tables_of_ours_that_a_handler_dropped_fail_whoever_needs_them(tmp_path: Path) -> None:
+    file = made(tmp_path / "seen.duckdb", 1)
+    file.begin()
+    file.execute("DROP TABLE exo_projection.dead_letter_queue")
+    with pytest.raises(StoreError, match="refused the write"):
+        file.put_letter(DeadLetter(0, b"", "", 0))
+    file.roll_back()
+    file._con.execute("DROP TABLE exo_projection.dead_letter_queue")
+    for look in (lambda: file.letters(0, 1, 1), lambda: file.letters_due(0, None, 1)):
+        with pytest.raises(StoreError, match="refused the query"):
+            look()
+    file.close()

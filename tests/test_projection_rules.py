@@ -15,14 +15,16 @@ from exo_stream.canonical.projection_rules import (
     LogAndSkip,
     ProjectorConfig,
     Remedy,
+    ReplayConfig,
     RetryWithBackoff,
     check_name,
+    check_no_gap,
     cut,
     delay_seconds,
     detect_gaps,
     remedy,
 )
-from exo_stream.errors import ConfigError
+from exo_stream.errors import ConfigError, EventGapError
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,19 @@ def test_ac13_the_longest_wait_doubles_up_to_its_cap() -> None:
     assert delay_seconds(Custom(always), 0, 1.0) == STORAGE_BACKOFF.initial_delay_ms / 1_000
 
 
+def test_ac13_a_replay_waits_as_azoths_does() -> None:
+    """Ten seconds, doubled up to an hour."""
+    seconds = [delay // 1_000_000 for delay in ReplayConfig().delays(11)]
+    assert seconds == [10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600]
+
+
+def test_events_that_do_not_follow_one_another_are_a_gap() -> None:
+    check_no_gap(3, [(3, b""), (4, b"")])
+    with pytest.raises(EventGapError) as raised:
+        check_no_gap(3, [(5, b"")])
+    assert (raised.value.event_id, raised.value.missing) == (3, 2)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -108,6 +123,8 @@ def test_ac13_the_longest_wait_doubles_up_to_its_cap() -> None:
         pytest.param(lambda: ProjectorConfig(batch_wait_ms=-1), id="wait"),
         pytest.param(lambda: ProjectorConfig(handler_timeout_ms=0), id="deadline"),
         pytest.param(lambda: ProjectorConfig(replay_retries_max=0), id="replays"),
+        pytest.param(lambda: ReplayConfig(check_interval_ms=0), id="interval"),
+        pytest.param(lambda: ReplayConfig(initial_delay_ms=9, max_delay_ms=8), id="replay cap"),
         pytest.param(lambda: check_name(""), id="no name"),
         pytest.param(lambda: check_name("../x"), id="a path"),
         pytest.param(lambda: check_name("a" * 65), id="a long name"),

@@ -259,6 +259,8 @@ class Projector:
                     if self._wanted.is_set():
                         self._wanted = trio.Event()
                     self._failure = error
+                    if not isinstance(error, ProjectionError | EventGapError):
+                        await self._kept.let_go()  # it is of no use; a rebuild does without
                     self._turn_to("failed")
                     log.error("projection failed", projection=self.name, error=str(error))  # noqa: TRY400  its cause is for whoever asks
 

@@ -11,6 +11,7 @@ import trio
 from exo_stream.canonical.projection_rules import Event, ProjectorConfig
 from exo_stream.canonical.projection_txn import ProjectionTxn
 from exo_stream.errors import (
+    CorruptionError,
     InvalidStateError,
     OutcomeUnknownError,
     ProjectionError,
@@ -34,7 +35,8 @@ _TOLD_LENGTH_MAX: Final = 500
 
 class Applier:
     """Hands events to the handler and commits; raises ProjectionError for what the handler did,
-    and what is in STORAGE for what the file did. Either way nothing of the try is kept.
+    and what is in STORAGE, or CorruptionError, for what the file did. Either way nothing of the
+    try is kept.
     """
 
     def __init__(
@@ -132,7 +134,7 @@ class Applier:
             failure = error
         finally:
             txn.close()
-        if isinstance(txn.failure, STORAGE):
+        if isinstance(txn.failure, (*STORAGE, CorruptionError)):
             raise txn.failure
         if failure is None and isinstance(txn.failure, Exception):
             failure = txn.failure

@@ -119,7 +119,8 @@ class ProjectionFile:
         """The rows of a handler's statement, of the last one if there are several.
 
         Raises InvalidRequestError for a statement that no handler may use, StoreError for one
-        that the database refused; either way the transaction is over.
+        that the database refused, CorruptionError for tables that are damaged; either way the
+        transaction is over.
         """
         try:
             kinds = {statement.type for statement in self._con.extract_statements(sql)}
@@ -130,6 +131,7 @@ class ProjectionFile:
         except duckdb.Error as error:
             if failures.is_no_space(error) or failures.is_fatal(error):
                 raise failures.of_commit(error) from error
+            self._check_whole(error)
             raise StoreError(_first_line(error)) from error
 
     def put_letter(self, letter: DeadLetter) -> None:
@@ -208,6 +210,7 @@ class ProjectionFile:
         except duckdb.InterruptException as error:
             raise failures.of_read(error) from error
         except duckdb.Error as error:
+            self._check_whole(error)
             raise InvalidRequestError(_first_line(error)) from error
 
     def interrupt_read(self) -> None:
@@ -255,6 +258,11 @@ class ProjectionFile:
             return attach(self.path, memory_bytes=_MEMORY_BYTES)
         except duckdb.Error as error:
             raise _unopened(self.path, error) from error
+
+    def _check_whole(self, error: duckdb.Error) -> None:
+        """Raise CorruptionError if what was read is not what was written: no handler's fault."""
+        if failures.is_corrupt(error):
+            raise CorruptionError(f"{self.path} is damaged; rebuild it") from error
 
     def _own(self, change: projection_tables.Change) -> None:
         try:
