@@ -50,12 +50,18 @@ def in_memtables(version: TableVersion, key: bytes) -> Row | None:
     return None if node is None else _new_row(Row, (key, node[0], node[1]))
 
 
-def lookup(version: TableVersion, key: bytes, cache: SubBlockCache) -> Row | Cold | None:
-    """The row of a row key as far as memory can tell."""
+def lookup(
+    version: TableVersion, key: bytes, cache: SubBlockCache, *, since: int = -1
+) -> Row | Cold | None:
+    """The row of a row key as far as memory can tell; with ``since``, unless it is in a block
+    that was folded from no newer batch.
+    """
     row = in_memtables(version, key)
     if row is not None:
         return row
     for block, at in places_of(version, key):
+        if block.folded_through <= since:
+            continue
         sub_block = cache.get(block.fences.ids[at])
         if sub_block is None:
             return COLD
@@ -70,19 +76,10 @@ def changed(version: TableVersion, key: bytes, since: int, cache: SubBlockCache)
 
     Only blocks that were folded from newer batches are asked, and filters say no to most keys.
     """
-    row = in_memtables(version, key)
-    if row is not None:
-        return row.sequence > since
-    for block, at in places_of(version, key):
-        if block.folded_through <= since:
-            continue
-        sub_block = cache.get(block.fences.ids[at])
-        if sub_block is None:
-            return COLD
-        row = sub_block.row(key)
-        if row is not None:
-            return row.sequence > since
-    return False
+    row = lookup(version, key, cache, since=since)
+    if isinstance(row, Cold):
+        return row
+    return row is not None and row.sequence > since
 
 
 def fetch(
