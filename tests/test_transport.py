@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -87,6 +88,22 @@ async def test_flush_sends_the_remainder() -> None:
             nursery.start_soon(transport.flush)
             await read(peer, total)
         assert transport.bytes_held == 0
+
+
+async def test_try_send_is_refused_while_a_send_is_under_way_though_there_is_room() -> None:
+    """The sender has not run yet since the peer took something: a frame would tear the other."""
+    data = bytes(range(250)) * 4_000
+    async with pair() as (transport, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(transport.send_all, data)
+        await wait_all_tasks_blocked()
+        with socket.socket(fileno=os.dup(peer.socket.fileno())) as at_once:
+            taken = b""
+            with suppress(BlockingIOError):
+                while True:
+                    taken += at_once.recv(100_000)
+        assert taken
+        assert not transport.try_send(b"in between")
+        assert taken + await read(peer, len(data) - len(taken)) == data
 
 
 async def test_try_send_is_refused_behind_a_close_and_send_all_is_not() -> None:
