@@ -18,6 +18,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Final, assert_never
 
+from exo_stream.documents import parsed
 from exo_stream.keys import MatchKey
 from exo_stream.limits import MIB
 from exo_stream.policies import policy as p
@@ -97,21 +98,12 @@ def _load(document: bytes, name: str) -> Mapping[str, object]:
     if len(document) > DOCUMENT_BYTES_MAX:
         raise p.InvalidPolicyError(name, f"a document has at most {DOCUMENT_BYTES_MAX} bytes")
     try:
-        read: object = json.loads(document.decode(), object_pairs_hook=_without_repeats)
-    except RecursionError:
-        raise p.InvalidPolicyError(name, "not a document: too much within one another") from None
+        read = parsed(document)
     except ValueError as error:
         raise p.InvalidPolicyError(name, f"not a document: {error}") from None
     fields = _object(read, name, required=("version", name))
     if _number(fields["version"], "version") != VERSION:
         raise p.InvalidPolicyError("version", f"version {fields['version']} is unknown")
-    return fields
-
-
-def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a field stands in one object twice")
     return fields
 
 

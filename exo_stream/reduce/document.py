@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Final, TypeVar, cast
 
+from exo_stream.documents import parsed
 from exo_stream.reduce import constraints as c
 from exo_stream.reduce import expressions as e
 from exo_stream.reduce.checks import COMPARED, EXPRESSION_NODES_MAX
@@ -79,9 +80,7 @@ def decode_request(document: bytes) -> ReduceRequest:
     Raises InvalidReduceError for any bytes that are no such document, and never another exception.
     """
     try:
-        read: object = json.loads(document.decode(), object_pairs_hook=_without_repeats)
-    except RecursionError:
-        raise InvalidReduceError("params", "not a document: too much within one another") from None
+        read = parsed(document)
     except ValueError as error:
         raise InvalidReduceError("params", f"not a document: {error}") from None
     found = _object(read, "params", ReduceRequest)
@@ -97,13 +96,6 @@ def decode_request(document: bytes) -> ReduceRequest:
 def scalar_value(scalar: Scalar | None) -> object:
     """A scalar's value as JSON has it; None for a null."""
     return None if scalar is None else _plain(scalar.value)
-
-
-def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a field stands in one object twice")
-    return found
 
 
 def _given(value: Any) -> dict[str, object]:
