@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import outcome
 import trio
 
 from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Mailbox
-from exo_stream.actors.orders import Decide, MoveFloor, Work
+from exo_stream.actors.orders import AnyDecide, Decide, MoveFloor, Work
 from exo_stream.backups import Companion
 from exo_stream.decision import Answer, Decision
 from exo_stream.errors import (
@@ -39,7 +39,7 @@ class Ground:
     """
 
     sources: Sources
-    writes: Mailbox[Decide[Any]]
+    writes: Mailbox[AnyDecide]
     work: Mailbox[Work]
     clock: Callable[[], int]
     keeping: Keeping

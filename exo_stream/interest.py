@@ -82,6 +82,10 @@ class Seat(Generic[B]):
         self.lost = trio.Event()
 
 
+AnySeat = Seat[Any]
+"""A seat of any connection: its ``encode`` makes what its ``try_send`` takes, whatever that is."""
+
+
 @dataclass(slots=True, eq=False)
 class Interested:
     """All that share one selector, and what carries it out."""
@@ -89,7 +93,7 @@ class Interested:
     selector: AnySelector
     matcher: Matcher
     parked: set[Parked] = field(default_factory=set)
-    seats: dict[Seat[Any], None] = field(default_factory=dict)
+    seats: dict[AnySeat, None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.parked or self.seats)
@@ -134,7 +138,7 @@ class Interest:
         self._all[selector].parked.discard(parked)
         self._forget_if_empty(selector)
 
-    def take_seat(self, seat: Seat[Any]) -> None:
+    def take_seat(self, seat: AnySeat) -> None:
         """Have the fan-out write to it what follows ``seat.sequence``, which is the frontier.
 
         The fan-out may still be busy with groups up to the frontier; it skips them here.
@@ -142,7 +146,7 @@ class Interest:
         assert seat.sequence >= self.through, (seat.sequence, self.through)
         self._interested(seat.selector).seats[seat] = None
 
-    def leave_seat(self, seat: Seat[Any]) -> int:
+    def leave_seat(self, seat: AnySeat) -> int:
         """Give the seat up, lost already or not; the answer is the last sequence it took."""
         some = self._all.get(seat.selector)
         if some is not None and seat in some.seats:
@@ -151,7 +155,7 @@ class Interest:
             seat.sequence = max(seat.sequence, self.through)
         return seat.sequence
 
-    def lose_seat(self, seat: Seat[Any]) -> None:
+    def lose_seat(self, seat: AnySeat) -> None:
         """Take a seat away from a subscriber that could not take a frame, and tell it."""
         self.leave_seat(seat)
         seat.lost.set()

@@ -13,7 +13,7 @@ import trio
 from exo_stream.actors import compaction, fanout, ingest, query
 from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Bell, Mailbox
-from exo_stream.actors.orders import Decide, Work
+from exo_stream.actors.orders import AnyDecide, Work
 from exo_stream.actors.reads import Reads
 from exo_stream.backing_up import BackingUp
 from exo_stream.errors import (
@@ -125,7 +125,7 @@ async def _running(
 ) -> AsyncIterator[Platform]:
     bell, changed, keeping, pause = Bell(), Bell(), Keeping(retention), Pause()
     near, far = _mailbox(limits), _mailbox(limits)
-    writes: Mailbox[Decide[Any]] = _mailbox(limits, bell)
+    writes: Mailbox[AnyDecide] = _mailbox(limits, bell)
     work: Mailbox[Work] = _mailbox(limits, bell)
     sources = _sources(engine, Reads(engine, near, far, limits), matching, limits)
     send, receive = trio.open_memory_channel[Sequence[EncodedBatch]](0)
@@ -170,6 +170,7 @@ def _platform(ground: Ground, writing: TimedHop) -> Platform:
 
 
 def _mailbox(limits: Limits, bell: Bell | None = None) -> Mailbox[Any]:
+    # Any: of the requests that whoever it is for can take, as their types say.
     return Mailbox(
         requests_max=limits.waiting_writes_max, bytes_max=limits.waiting_bytes_max, bell=bell
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import trio
 
@@ -32,7 +31,7 @@ from exo_stream.feed import (
     SnapshotPage,
 )
 from exo_stream.frontier import Frontier
-from exo_stream.interest import B, Encoder, Interest, Seat
+from exo_stream.interest import AnySeat, B, Encoder, Interest, Seat
 from exo_stream.limits import Limits
 from exo_stream.matchers import Matcher, RowRange
 from exo_stream.matching import Matching
@@ -208,7 +207,7 @@ class Subscription:
         self._sources.interest.take_seat(seat)
         return seat
 
-    def leave_seat(self, seat: Seat[Any]) -> None:
+    def leave_seat(self, seat: AnySeat) -> None:
         """Go on pulling after what the seat has taken. Synchronous, and done before any reply."""
         taken = self._sources.interest.leave_seat(seat)
         if taken > self.position:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from exo_stream import producers
 from exo_stream.actors.keeping import Keeping
 from exo_stream.actors.mailbox import Bell, Mailbox
-from exo_stream.actors.orders import Decide, MoveFloor, Perform, Work
+from exo_stream.actors.orders import AnyDecide, Decide, MoveFloor, Perform, Work
 from exo_stream.actors.reads import Reads
 from exo_stream.errors import (
     ExoStreamError,
@@ -44,7 +44,7 @@ class Means:
 
     engine: Engine
     work: Mailbox[Work]
-    writes: Mailbox[Decide[Any]]
+    writes: Mailbox[AnyDecide]
     reads: Reads
     snapshots: Snapshots
     changed: Bell

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from exo_stream.interest import Body, Encoder, Interest, Seat
+from exo_stream.interest import AnySeat, Body, Encoder, Interest
 from exo_stream.logger import log
 from exo_stream.payload import EncodedBatch
 from exo_stream.selectors import AnySelector
@@ -41,7 +41,7 @@ async def run(
 
 def _wake(
     interest: Interest, selector: AnySelector, found: Sequence[EncodedBatch], through: int
-) -> list[Seat[Any]]:
+) -> list[AnySeat]:
     """Wake the parked; answer the seats that have not had this group yet."""
     some = interest.interested(selector)
     assert some is not None, selector
@@ -63,7 +63,7 @@ async def _write(
     interest: Interest,
     selector: AnySelector,
     found: Sequence[EncodedBatch],
-    seated: Sequence[Seat[Any]],
+    seated: Sequence[AnySeat],
     written: int,
 ) -> int:
     """Write what matched to each seat; answer how many seats have been written to so far."""
@@ -84,7 +84,7 @@ async def _write(
     return written
 
 
-def _write_one(interest: Interest, seat: Seat[Any], bodies: Sequence[Body]) -> None:
+def _write_one(interest: Interest, seat: AnySeat, bodies: Sequence[Body]) -> None:
     for body in bodies:
         if not seat.try_send(body):
             interest.lose_seat(seat)

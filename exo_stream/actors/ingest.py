@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
 import trio
 
 from exo_stream.actors.keeping import Keeping
-from exo_stream.actors.mailbox import Bell, Mailbox, Request
-from exo_stream.actors.orders import Decide, MoveFloor, Perform, Work
+from exo_stream.actors.mailbox import AnyRequest, Bell, Mailbox, R
+from exo_stream.actors.orders import AnyDecide, AnyVerdict, MoveFloor, Perform, Work
 from exo_stream.actors.reads import Reads
 from exo_stream.actors.view import GroupView
-from exo_stream.decision import Answer, Need, Numbered, Refuse, Verdict, Write
+from exo_stream.decision import Answer, Need, Numbered, Refuse, Write
 from exo_stream.errors import (
     CorruptionError,
     ExoStreamError,
@@ -43,7 +43,7 @@ REOPEN_SECONDS: Final = 1.0
 class Means:
     """What the actor works with. It alone writes to the engine, the tail and the frontier."""
 
-    writes: Mailbox[Decide[Any]]
+    writes: Mailbox[AnyDecide]
     work: Mailbox[Work]
     engine: Engine
     hop: Hop
@@ -64,8 +64,8 @@ class _SpaceRanOut(Exception):  # noqa: N818  # nobody's error: a turn of the ro
     def __init__(
         self,
         group: Group,
-        requests: Sequence[Decide[Any]] = (),
-        verdicts: Sequence[Verdict[Any]] = (),
+        requests: Sequence[AnyDecide] = (),
+        verdicts: Sequence[AnyVerdict] = (),
     ) -> None:
         super().__init__()
         self.group = group
@@ -90,7 +90,7 @@ async def run(means: Means) -> None:
 async def _round(means: Means) -> bool:
     """One group, unless both memtables are full, and at most one piece of work."""
     limits = means.limits
-    requests: list[Decide[Any]] = []
+    requests: list[AnyDecide] = []
     if not means.engine.backlogged:
         requests = means.writes.take(
             requests_max=1 if means.engine.own_sequences else limits.group_batches_max,
@@ -104,7 +104,7 @@ async def _round(means: Means) -> bool:
     return bool(requests or pieces)
 
 
-async def _write(means: Means, requests: Sequence[Decide[Any]]) -> None:
+async def _write(means: Means, requests: Sequence[AnyDecide]) -> None:
     requests = _admitted(means, requests)
     if not requests:
         return
@@ -139,7 +139,7 @@ async def _write(means: Means, requests: Sequence[Decide[Any]]) -> None:
         await means.committed.send(batches)
 
 
-def _admitted(means: Means, requests: Sequence[Decide[Any]]) -> Sequence[Decide[Any]]:
+def _admitted(means: Means, requests: Sequence[AnyDecide]) -> Sequence[AnyDecide]:
     """Those that may be tried; below the low-disk mark the others are refused."""
     if not means.engine.space_low:
         return requests
@@ -156,7 +156,7 @@ def _shortage(sizes: EngineStatistics, limits: Limits) -> str:
     return f"free space is below the low-disk mark: {sizes.disk_free_bytes:,} bytes of {mark:,}"
 
 
-def _renumbered(verdict: Verdict[Any], batches: Sequence[EncodedBatch]) -> Verdict[Any]:
+def _renumbered(verdict: AnyVerdict, batches: Sequence[EncodedBatch]) -> AnyVerdict:
     """The verdict with the number that the backend gave its batch, which is the only one."""
     if not isinstance(verdict, Write):
         return verdict
@@ -167,10 +167,10 @@ def _renumbered(verdict: Verdict[Any], batches: Sequence[EncodedBatch]) -> Verdi
     )
 
 
-async def _decide(means: Means, requests: Sequence[Decide[Any]], now: int) -> list[Verdict[Any]]:
+async def _decide(means: Means, requests: Sequence[AnyDecide], now: int) -> list[AnyVerdict]:
     """A verdict for each request, none of them ``Need``; fetched together, round by round."""
     view = GroupView(means.reads, means.engine.version)
-    verdicts: list[Verdict[Any]] = []
+    verdicts: list[AnyVerdict] = []
     for _ in range(len(requests) * means.limits.decision_rounds_max):
         needs = _decide_until_need(view, requests, verdicts, now)
         if not needs:
@@ -180,7 +180,7 @@ async def _decide(means: Means, requests: Sequence[Decide[Any]], now: int) -> li
 
 
 def _decide_until_need(
-    view: GroupView, requests: Sequence[Decide[Any]], verdicts: list[Verdict[Any]], now: int
+    view: GroupView, requests: Sequence[AnyDecide], verdicts: list[AnyVerdict], now: int
 ) -> list[Need]:
     """Extend ``verdicts`` up to the first request that needs more; answer what it and those
     behind it need, as far as can be told without knowing its outcome.
@@ -199,7 +199,7 @@ def _decide_until_need(
     return needs
 
 
-def _number(verdicts: Sequence[Verdict[Any]], frontier: int, now: int) -> list[EncodedBatch]:
+def _number(verdicts: Sequence[AnyVerdict], frontier: int, now: int) -> list[EncodedBatch]:
     """The batches of a group, numbered consecutively after ``frontier``."""
     writes = [verdict for verdict in verdicts if isinstance(verdict, Write)]
     return [
@@ -208,12 +208,12 @@ def _number(verdicts: Sequence[Verdict[Any]], frontier: int, now: int) -> list[E
     ]
 
 
-def _answer_all(requests: Sequence[Decide[Any]], verdicts: Sequence[Verdict[Any]]) -> None:
+def _answer_all(requests: Sequence[AnyDecide], verdicts: Sequence[AnyVerdict]) -> None:
     for request, verdict in zip(requests, verdicts, strict=True):
         _answer(request, verdict)
 
 
-def _answer(request: Decide[Any], verdict: Verdict[Any]) -> None:
+def _answer(request: AnyDecide, verdict: AnyVerdict) -> None:
     if isinstance(verdict, (Write, Answer)):  # nearly all: a match costs a put a twentieth
         request.reply.set(verdict.answer)
         return
@@ -226,7 +226,7 @@ def _answer(request: Decide[Any], verdict: Verdict[Any]) -> None:
             assert_never(verdict)
 
 
-def _refuse(requests: Sequence[Request[Any]], error: ExoStreamError) -> None:
+def _refuse(requests: Sequence[AnyRequest], error: ExoStreamError) -> None:
     # Refusals and duplicates too: they may rest on a neighbour that never became durable.
     for request in requests:
         request.reply.fail(error.again())
@@ -326,7 +326,7 @@ async def _wait_for_space(means: Means, stop: _SpaceRanOut) -> None:
         _refuse(stop.requests, StoreFullError("no space; nothing was kept"))
 
 
-async def _reopen(means: Means, requests: Sequence[Decide[Any]]) -> int | None:
+async def _reopen(means: Means, requests: Sequence[AnyDecide]) -> int | None:
     """The last durable sequence once there is space again; None if the platform stops first."""
     while True:
         try:
@@ -335,14 +335,15 @@ async def _reopen(means: Means, requests: Sequence[Decide[Any]]) -> int | None:
             _refuse(requests, OutcomeUnknownError("no space; whether it was kept is not known yet"))
         with trio.move_on_after(REOPEN_SECONDS):
             while True:
-                for mailbox in (means.writes, means.work):
-                    _refuse_waiting(means, mailbox, StoreFullError("there is no space for writes"))
+                full = StoreFullError("there is no space for writes")
+                _refuse_waiting(means, means.writes, full)
+                _refuse_waiting(means, means.work, full)
                 if means.writes.closed:
                     return None
                 await means.writes.bell.wait()
 
 
-def _refuse_waiting(means: Means, mailbox: Mailbox[Any], error: ExoStreamError) -> None:
+def _refuse_waiting(means: Means, mailbox: Mailbox[R], error: ExoStreamError) -> None:
     """Refuse everything that waits in ``mailbox``."""
     limits = means.limits
     while waiting := mailbox.take(

@@ -14,7 +14,7 @@ import trio
 from exo_stream.errors import ExoStreamError, PlatformClosedError
 
 T = TypeVar("T")
-R = TypeVar("R", bound="Request[Any]")
+R = TypeVar("R", bound="AnyRequest")
 
 
 class Bell:
@@ -138,6 +138,10 @@ class Request(Generic[T]):
     size: int = 0
 
 
+AnyRequest = Request[Any]
+"""A request of which the answer matters to nobody here: its reply carries it to who asked."""
+
+
 class Mailbox(Generic[R]):
     """Requests waiting for one actor, bounded in number and bytes; beyond that callers wait.
 
@@ -202,7 +206,7 @@ class Mailbox(Generic[R]):
             raise
         return [request.reply.result for request in requests]
 
-    async def post(self, request: Request[Any]) -> None:
+    async def post(self, request: AnyRequest) -> None:
         """Hand over ``request`` and return once it waits here; ``reply.wait`` brings its answer.
 
         Cancelled before, it never happens. From then on it takes its course, whoever gives up.
@@ -221,7 +225,7 @@ class Mailbox(Generic[R]):
         finally:
             self._at_the_door -= 1
 
-    def _hand_over(self, request: Request[Any]) -> None:
+    def _hand_over(self, request: AnyRequest) -> None:
         """Synchronous: whoever has found room has it."""
         if self._closed:
             request.reply.fail(PlatformClosedError("the platform is closed"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from exo_stream.actors.mailbox import Request
-from exo_stream.decision import Decision
+from exo_stream.decision import Decision, Verdict
 from exo_stream.storage.engine import Job
 
 T = TypeVar("T")
@@ -19,6 +19,12 @@ class Decide(Request[T]):
     decide: Decision[T]
     frees: bool = False
     """Whether it only removes, so that it passes the low-disk mark."""
+
+
+AnyDecide = Decide[Any]
+"""A decision of any face: what its answer is, whoever asked for it knows; ingest hands it on."""
+AnyVerdict = Verdict[Any]
+"""What one of these came to, with its answer if it has one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

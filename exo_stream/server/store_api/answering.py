@@ -103,3 +103,4 @@ class Method(Generic[M, Q]):
 
 
 AnyMethod = Method[Any, Any]
+"""One of those that a path leads to: what it reads is what it checks and answers itself."""
