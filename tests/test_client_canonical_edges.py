@@ -15,12 +15,14 @@ from exo_stream.errors import (
     InvalidStateError,
     LimitExceededError,
     UnavailableError,
+    UnsupportedError,
 )
 from exo_stream.limits import Limits
 from exo_stream.model import SEQUENCE_MAX
 from exo_stream.protocol import canonical_messages as c
 from exo_stream.testing import connected
 from tests.network import connected_over, networked, the_server_is_blamed
+from tests.nine_methods import NineMethods
 from tests.test_cancellation import CancelAt, sweep
 from tests.transactions import all_events, state
 from tests.worlds import in_memory
@@ -147,6 +149,38 @@ async def test_what_ended_while_it_was_asked_for_is_over(autojump_clock: MockClo
                     may_send.set()
             await trio.sleep(1)
         assert platform.sources.snapshots.floors() == []
+
+
+async def test_a_value_that_no_message_can_carry_is_refused_and_leaves_the_connection(
+    autojump_clock: MockClock,
+) -> None:
+    limits = Limits(message_bytes_max=200_000, frame_bytes_max=100_000)
+    async with in_memory()(limits=limits) as platform, connected(platform) as client:
+        batch = platform.canonical.batch()
+        batch.put(b"large", bytes(300_000))
+        batch.put(b"small", b"1")
+        await batch.commit()
+        async with client.canonical.read_txn() as snapshot:
+            with pytest.raises(LimitExceededError, match="is 200000"):
+                await snapshot.get_state(b"large")
+            with pytest.raises(LimitExceededError, match="message_bytes_max is 200000"):
+                await snapshot.range().next()
+            assert await snapshot.range().keys_only().next() == b"large"
+            assert await snapshot.exists(b"large"), "its version fits"
+            assert await snapshot.get_state(b"small") == b"1", "on the same connection"
+
+
+async def test_a_backend_with_only_the_nine_methods_says_so_from_afar(
+    autojump_clock: MockClock,
+) -> None:
+    backend: Any = NineMethods()
+    async with in_memory(backend)() as platform, connected(platform) as client:
+        for ask in (client.canonical.meta, client.canonical.seal, client.canonical.batch().commit):
+            with pytest.raises(UnsupportedError, match="nine methods"):
+                await ask()
+        with pytest.raises(UnsupportedError):
+            async with client.canonical.read_txn():
+                pass
 
 
 @pytest.mark.slow
