@@ -37,7 +37,7 @@ KEPT_BYTES_MAX: Final = 16 * MIB
 for it have it, and who comes later makes it again."""
 
 Elsewhere = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Calls a function where it disturbs nobody, as in a thread."""
+"""Calls a function where it disturbs nobody, as in a thread; its answer may be anything."""
 
 
 def in_threads() -> Elsewhere:

@@ -179,6 +179,7 @@ def _fail(reads: Sequence[Read], error: ExoStreamError) -> None:
 
 
 def _result(reader: Reader, read: Read, limits: Limits) -> Any:
+    # Any: each kind of read has its own answer, and its reply the type of that.
     match read:
         case Reduce(reducing=reducing):
             return reducing.run(reader)

@@ -99,6 +99,7 @@ def decode(pieces: Iterable[bytes]) -> Iterator[Frame]:
 
 
 def _loaded(body: bytes) -> Any:
+    # Any: what CBOR brings may be anything, until one of the two below has looked.
     try:
         return cbor2.loads(body)
     except (cbor2.CBORError, ValueError) as error:

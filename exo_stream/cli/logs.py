@@ -55,7 +55,7 @@ class StandardErrorLogger:
 def bytes_as_text(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Keys and ids are bytes, which JSON does not have."""
+    """Keys and ids are bytes, which JSON does not have. Its signature is structlog's."""
     for name, value in event.items():
         if isinstance(value, bytes):
             event[name] = value.decode(errors="backslashreplace")

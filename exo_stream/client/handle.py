@@ -424,7 +424,7 @@ class Client:
 
 
 def _told(found: m.Information, field: Field[Any]) -> Any:
-    """What the server told of one statistic; an older one may not know it."""
+    """What the server told of one statistic, of its field's type; an older one may not know it."""
     return found.sizes.get(field.name, "" if field.type == "str" else 0)
 
 

@@ -172,6 +172,7 @@ def _exactly(data: bytes, length: int) -> bytes:
 
 
 _Operation = Callable[[Any, Any], Any]
+"""On two values of one kind, which the expression's kind is: mypy cannot know which."""
 
 _OPERATIONS: Final[dict[e.Operator, _Operation]] = {
     e.Operator.ADD: lambda left, right: left + right,

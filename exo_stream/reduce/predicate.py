@@ -56,7 +56,10 @@ def is_about(constraint: Compared, kind: Kind) -> bool:
 
 
 def test(check: c.Check) -> Callable[[Any], bool]:
-    """The function that tells whether a value of the field satisfies the constraint."""
+    """The function that tells whether a value of the field satisfies the constraint.
+
+    It takes Any: that the value is of the constraint's type is what ``is_about`` asks before.
+    """
     constraint = check.constraint
     if isinstance(constraint, c.IsNull):
         return lambda value: value is None

@@ -54,7 +54,7 @@ def compile_regex(regex: str) -> Pattern:
 
 
 def _engine(text: str) -> Any:
-    # Here, for a client or a command that follows by prefix has no use for RE2.
+    # Here, for a client or a command that follows by prefix has no use for RE2, which has no types.
     import re2  # noqa: PLC0415  see above
 
     options = re2.Options()

@@ -342,7 +342,10 @@ class Rows:
     def fetch(
         self, sql: str, parameters: Sequence[object] | dict[str, object] = ()
     ) -> list[tuple[Any, ...]]:
-        """All rows of one query. An open result would own the connection, so there is none."""
+        """All rows of one query. An open result would own the connection, so there is none.
+
+        Only the query knows of what type its columns are, hence Any.
+        """
         if self._interrupted():  # between two queries, where DuckDB has nothing to stop
             raise duckdb.InterruptException("stopped between two queries")
         return self._con.execute(sql, parameters).fetchall()
