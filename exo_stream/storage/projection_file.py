@@ -3,6 +3,11 @@
 Everything here blocks: the writing half belongs on the projection's writer thread, ``read`` on
 its reader thread. The file is derived from the event log, so whatever is wrong with it is cured
 by building it anew, in a second file that then takes the first one's name.
+
+On disk it is ``NAME.duckdb``, beside it ``.wal`` (what the last transactions changed), ``.lock``,
+and for a while ``.new`` or ``.rebuild``, which nobody else needs. A consistent copy is one of the
+first file alone, made while this process or the copier holds the lock and after a CHECKPOINT that
+has left no ``.wal``: see ``projection_copy``.
 """
 
 from __future__ import annotations
