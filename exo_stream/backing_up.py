@@ -32,7 +32,7 @@ class BackingUp:
     ) -> BackupInfo:
         """Back up what is visible now, as ``Platform.backup_to`` says."""
         # Here and below, for clients import this too, and DuckDB is a fifth of the whole import.
-        from exo_stream.backup.taking import take  # noqa: PLC0415
+        from exo_stream.backup.taking import take  # noqa: PLC0415  see above
 
         return await take(
             self._ground,
@@ -57,7 +57,7 @@ class BackingUp:
         on_bytes: OnBytes = ignore_bytes,
     ) -> RestoreInfo:
         """Make a new file of a backup, as ``exo_stream.backup.restore_from`` says."""
-        from exo_stream.backup.restored import restore_from  # noqa: PLC0415
+        from exo_stream.backup.restored import restore_from  # noqa: PLC0415  see above
 
         return await restore_from(
             directory,

@@ -93,7 +93,7 @@ async def open_platform(
 
 async def _open_threads(stack: AsyncExitStack) -> list[Hop]:
     # No checkpoint: opening a thread waits for nothing.
-    return [await stack.enter_async_context(open_thread_hop(name)) for name in THREADS]  # noqa: ASYNC910
+    return [await stack.enter_async_context(open_thread_hop(name)) for name in THREADS]  # noqa: ASYNC910  see above
 
 
 def _as_engine(engine: Engine | StoreEngine, log_id: str | None) -> Engine:
@@ -108,7 +108,7 @@ async def _open_engine(path: str, limits: Limits, clock: Callable[[], int], hop:
         await trio.lowlevel.checkpoint()
         return MemoryEngine(limits=limits, now=clock)
     # Here, for clients and commands import this module too: DuckDB is a fifth of the whole import.
-    from exo_stream.storage.duckdb_engine import open_duckdb_engine  # noqa: PLC0415
+    from exo_stream.storage.duckdb_engine import open_duckdb_engine  # noqa: PLC0415  see above
 
     return await hop(partial(open_duckdb_engine, path, limits=limits, now=clock))
 

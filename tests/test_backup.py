@@ -441,7 +441,7 @@ async def test_x11_a_chain_is_restored_to_any_sequence_time_and_event(
     )
     for beyond in too_far:
         with pytest.raises(RestorePointError):
-            restore(tmp_path / "b2", tmp_path / "new.duckdb", key=key, **beyond)  # type: ignore[arg-type]
+            restore(tmp_path / "b2", tmp_path / "new.duckdb", key=key, **beyond)  # type: ignore[arg-type]  # points of several types
     assert not (tmp_path / "new.duckdb").exists()
 
 

@@ -157,7 +157,7 @@ def test_a_manifest_comes_back_and_no_byte_of_it_may_change() -> None:
         {"files": ()},
         {"files": (BackupFile("../store.duckdb", 3, "00"),)},
         {"files": (BackupFile("manifest.json", 3, "00"),)},
-        {"files": (BackupFile("store.duckdb", "3", "00"),)},  # type: ignore[arg-type]
+        {"files": (BackupFile("store.duckdb", "3", "00"),)},  # type: ignore[arg-type]  # what is refused
         {"files": (*MANIFEST.files, SEEN)},
         {"files": (*MANIFEST.files, *MANIFEST.files)},
         {"projections": PROJECTED.projections},
@@ -173,7 +173,7 @@ def test_a_manifest_comes_back_and_no_byte_of_it_may_change() -> None:
 )
 def test_a_manifest_that_contradicts_itself_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(BackupDamagedError):
-        decode(encode(replace(MANIFEST, **change)), path="p")  # type: ignore[arg-type]
+        decode(encode(replace(MANIFEST, **change)), path="p")  # type: ignore[arg-type]  # what is refused
 
 
 def test_what_is_no_manifest_is_refused() -> None:
@@ -182,7 +182,7 @@ def test_what_is_no_manifest_is_refused() -> None:
         with pytest.raises(BackupDamagedError):
             decode(data, path="p")
     with pytest.raises(BackupDamagedError, match="authentication"):
-        decode(encode(MANIFEST, 7), path="p")  # type: ignore[arg-type]
+        decode(encode(MANIFEST, 7), path="p")  # type: ignore[arg-type]  # what is refused
     with pytest.raises(BackupFormatError, match="format 3, newer than 1"):
         decode(encode(replace(MANIFEST, format=3)), path="p")
 

@@ -117,7 +117,7 @@ async def test_a_transaction_that_grows_too_large_is_told_so_at_the_call(
             assert (info.events_written, info.state_keys_written) == (1, 1)
             batch = client.canonical.batch()
             with pytest.raises(InvalidRequestError):
-                await client.canonical.write_txn().append_events("text")  # type: ignore[arg-type]
+                await client.canonical.write_txn().append_events("text")  # type: ignore[arg-type]  # what is refused
             with pytest.raises(LimitExceededError):
                 batch.append_event(bytes(101))
 

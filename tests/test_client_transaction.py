@@ -56,7 +56,7 @@ async def test_who_was_overtaken_is_run_again_and_validated_again(
         assert await events(platform.canonical) == [(0, b"doubled:102")]
         for bad in (0, True, "3"):
             with pytest.raises(InvalidRequestError, match="at least one attempt"):
-                await transaction.execute(body, attempts_max=bad)  # type: ignore[arg-type]
+                await transaction.execute(body, attempts_max=bad)  # type: ignore[arg-type]  # what is refused
 
 
 async def test_of_many_keys_each_value_is_that_of_the_first_look(

@@ -147,7 +147,7 @@ async def test_what_cannot_be_asked_of_projections_is_refused(tmp_path: Path) ->
             lambda: far.dead_letters("other"),
             lambda: far.replay_dead_letters("other"),
             lambda: far.dead_letters("x" * 65),
-            lambda: far.dead_letters(7),  # type: ignore[arg-type]
+            lambda: far.dead_letters(7),  # type: ignore[arg-type]  # what is refused
             lambda: far.dead_letters("seen", -1),
             lambda: far.dead_letters("seen", 0, 0),
             lambda: far.dead_letters("seen", 0, 1_001),

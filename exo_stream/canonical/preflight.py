@@ -127,7 +127,7 @@ class Preflighted:
         failures: dict[int, ExoStreamError] = {}
         scopes = [trio.CancelScope() for _ in self._validators]
 
-        async def run(number: int, validator: Validator) -> None:  # noqa: ASYNC910
+        async def run(number: int, validator: Validator) -> None:  # noqa: ASYNC910  the validator has one
             with scopes[number]:
                 try:
                     await _validate(validator, context)
@@ -144,7 +144,7 @@ class Preflighted:
             raise failures[min(failures)]
 
 
-async def _validate(validator: Validator, context: PreflightContext) -> None:  # noqa: ASYNC910
+async def _validate(validator: Validator, context: PreflightContext) -> None:  # noqa: ASYNC910  the validator has one
     try:
         await validator(context)
     except ExoStreamError:

@@ -220,7 +220,7 @@ class CanonicalStore:
         """Run projections of the events, with their files in ``folder``, while the body runs."""
         self._check_open()
         # Here, for clients import this module too, and projections bring DuckDB.
-        from exo_stream.canonical.projections import open_projections  # noqa: PLC0415
+        from exo_stream.canonical.projections import open_projections  # noqa: PLC0415  see above
 
         return open_projections(self._ground, folder, among=self._projections)
 

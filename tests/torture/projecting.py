@@ -98,7 +98,7 @@ def looked_into(
         rows = [file.read(f"SELECT * FROM {table} ORDER BY ALL") for table in tables]
         letters = file.read("SELECT event_id, event_bytes FROM exo_projection.dead_letter_queue")
         cursor = -1 if file.cursor is None else file.cursor
-        return cursor, rows, sorted((int(str(n)), bytes(e)) for n, e in letters)  # type: ignore[call-overload]
+        return cursor, rows, sorted((int(str(n)), bytes(e)) for n, e in letters)  # type: ignore[call-overload]  # a row of no declared type
     finally:
         file.close()
 
