@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from exo_stream.backup.artifact import read_pieces
+from exo_stream.backup.artifact import ArtifactWriter, read_pieces
 from exo_stream.backup.manifest import BackupFile, BackupProjection
 from exo_stream.backup.plan import Plan
 from exo_stream.backup.reading import Backup
@@ -50,13 +50,13 @@ async def copy_projections(ground: Ground, plan: Plan, folder: Path, hop: Hop) -
 
     One that cannot be used is left out: it can be built anew from the events.
     """
-    await trio.lowlevel.checkpoint_if_cancelled()
     running = [*ground.companions]
     names = [companion.name for companion in running]
     if len(set(names)) < len(names):
         raise BackupError(str(folder), "two projections that run have one name")
     copies: list[Copy] = []
-    for companion in (*running, *_stopped(plan.projections, set(names), hop)):
+    stopped = await hop(partial(_stopped, plan.projections, set(names), hop))
+    for companion in (*running, *stopped):
         async with companion.at_rest() as found:
             if found is not None and found.log_id == ground.sources.log_id:
                 copies.append(await _copy(companion.name, found, plan, folder, hop))
@@ -71,9 +71,9 @@ async def _copy(name: str, found: AtRest, plan: Plan, folder: Path, hop: Hop) ->
     try:
         artifact = await hop(partial(plan.artifact, path))
         try:
-            for piece in read_pieces(found.path):
-                await hop(partial(artifact.write, piece))
-                plan.meter.count(len(piece))
+            copying = partial(_step, read_pieces(found.path), artifact)
+            while size := await hop(copying):
+                plan.meter.count(size)
             file = await hop(artifact.finish)
         finally:
             with trio.CancelScope(shield=True):  # closing a file waits for no disk
@@ -81,6 +81,13 @@ async def _copy(name: str, found: AtRest, plan: Plan, folder: Path, hop: Hop) ->
     except OSError as error:
         raise failures.of_creation(path, error) from error
     return BackupProjection(name, found.cursor, found.schema_version, file.name), file
+
+
+def _step(pieces: Iterator[bytes], artifact: ArtifactWriter) -> int:
+    """Copy a piece; its size, 0 if there was none."""
+    piece = next(pieces, b"")
+    artifact.write(piece)
+    return len(piece)
 
 
 def _stopped(folder: Path | None, running: set[str], hop: Hop) -> list[Companion]:
