@@ -379,7 +379,7 @@ class Projector:
         self._went_on()
         return True
 
-    async def _step(self, file: ProjectionFile, events: Sequence[Event]) -> None:  # noqa: ASYNC910
+    async def _step(self, file: ProjectionFile, events: Sequence[Event]) -> None:  # noqa: ASYNC910  each way on has one
         """Try these events, or the first of them alone if it is known that one will fail."""
         if events[0][0] in self._alone:
             events = events[:1]

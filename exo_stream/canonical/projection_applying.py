@@ -130,7 +130,7 @@ class Applier:
             with scope:
                 await self._handler(txn, events)
         # The handler is somebody else's: whatever it raises is a failure of this projection only.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  the handler is somebody else's
             failure = error
         finally:
             txn.close()
