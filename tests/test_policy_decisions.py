@@ -12,9 +12,11 @@ from exo_stream.decision import (
     Write,
 )
 from exo_stream.model import Entry, Keyspace, Row
+from exo_stream.payload import encode_entries
 from exo_stream.policies.deletion import (
     Deletion,
     deletion,
+    deletion_part,
     stamp,
     value_differs,
     written_since,
@@ -26,6 +28,7 @@ from exo_stream.policies.retention import LogRetention
 from exo_stream.policies.rules import RETENTION_KEY, rules_in, store_retention
 
 DOOMED = [Doomed(b"a", stamp(b"v"), 3), Doomed(b"b", stamp(b"v"), 5)]
+PARTS = [deletion_part([row]) for row in DOOMED]
 
 
 class Rows:
@@ -56,26 +59,27 @@ def row(sequence: int, value: bytes | None = b"v") -> Row:
 
 
 def test_a_deletion_spares_what_was_written_since() -> None:
-    decide = deletion(DOOMED, 5, written_since)
+    decide = deletion(DOOMED, PARTS, 5, written_since)
 
     assert decide(Rows({b"a": UNKNOWN, b"b": row(1)}), 0) == Need(keys=[(0, b"a")])
     whole = decide(Rows({b"a": row(5), b"b": None}), 0)
     assert isinstance(whole, Write)
     assert whole.entries == (Entry(0, b"a", None), Entry(0, b"b", None))
     assert whole.answer == Deletion(9)
+    assert whole.payload == encode_entries(whole.entries)
     part = decide(Rows({b"a": row(6), b"b": row(5)}), 0)
     assert part == Write((Entry(0, b"b", None),), Deletion(9, 1, 3))
     assert decide(Rows({b"a": row(6), b"b": row(7)}), 0) == Answer(Deletion(0, 2, 8))
 
 
 def test_a_deletion_asks_nothing_when_nobody_has_written_since() -> None:
-    verdict = deletion(DOOMED, 8, written_since)(Rows({}), 0)
+    verdict = deletion(DOOMED, PARTS, 8, written_since)(Rows({}), 0)
     assert isinstance(verdict, Write)
     assert verdict.answer == Deletion(9)
 
 
 def test_without_versions_values_are_compared() -> None:
-    decide = deletion(DOOMED, 5, value_differs)
+    decide = deletion(DOOMED, PARTS, 5, value_differs)
     assert decide(Rows({b"a": row(0), b"b": UNKNOWN}), 0) == Need(keys=[(0, b"b")])
     for gone in (None, row(0, None), row(0, b"w")):
         verdict = decide(Rows({b"a": gone, b"b": row(0)}), 0)

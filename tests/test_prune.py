@@ -25,6 +25,7 @@ from exo_stream.policies.policy import (
     Pattern,
     Policy,
 )
+from exo_stream.policies.pruning import Doomed
 from exo_stream.policies.result import PruneCounts, PruneResult
 from exo_stream.regex.pattern import compile_regex
 from tests.families import (
@@ -266,6 +267,26 @@ async def test_a_batch_of_deletions_keeps_to_the_limits_of_a_batch(opened: OpenP
         sizes = [len(await all_in([n], platform)) for n in result.sequences]
         assert sum(sizes) == 60
         assert max(sizes) <= 25
+
+
+async def test_a_batch_is_put_together_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "_PART_KEYS", 10)
+    doomed = [Doomed(b"%03d" % n, 1, 1) for n in range(95)]
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        parts = await execution._parts(doomed)
+        nursery.cancel_scope.cancel()
+    assert [len(entries) for entries, _ in parts] == [10] * 9 + [5]
+    assert [entry.key for entries, _ in parts for entry in entries] == [row.key for row in doomed]
+    assert turns >= len(parts)
 
 
 async def test_regexes_are_compiled_in_turns(autojump_clock: MockClock) -> None:

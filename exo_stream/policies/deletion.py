@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from exo_stream.decision import Answer, Decision, Need, Unknown, Verdict, View, Write
 from exo_stream.model import Entry, Keyspace
-from exo_stream.payload import encode_entries
+from exo_stream.payload import encode_body, join_bodies
 from exo_stream.policies.pruning import Doomed
 
 
@@ -29,13 +29,25 @@ Changed = Callable[[View, Doomed, int], bool | Unknown]
 """Whether a row was written or deleted after it was seen at a sequence."""
 
 
-def deletion(doomed: Sequence[Doomed], since: int, changed: Changed) -> Decision[Deletion]:
+Part = tuple[Sequence[Entry], bytes]
+"""Some of a batch's deletions, and their encoding: a batch is as much work as it has rows."""
+
+
+def deletion_part(doomed: Sequence[Doomed]) -> Part:
+    """The part of a batch that deletes these rows."""
+    entries = _entries(doomed)
+    return entries, encode_body(entries)
+
+
+def deletion(
+    doomed: Sequence[Doomed], parts: Sequence[Part], since: int, changed: Changed
+) -> Decision[Deletion]:
     """Delete these rows, which were seen at ``since``, but for those that have changed.
 
-    If there are none left it writes nothing, and takes no sequence.
+    ``parts`` are what deletes them all. If none are left it writes nothing, and takes no sequence.
     """
-    entries = _entries(doomed)
-    payload = encode_entries(entries)
+    entries = tuple([entry for part, _ in parts for entry in part])
+    payload = join_bodies(len(entries), [body for _, body in parts])
 
     def decide(view: View, _now: int) -> Verdict[Deletion]:
         if view.sequence == since + 1:  # nobody has written anything
