@@ -239,10 +239,21 @@ async def test_a_seal_refuses_everything_until_it_is_lifted(handle: Handle) -> N
     with pytest.raises(SealedError):
         await canonical.submit_write(put)
     assert (await canonical.meta()).sealed_event_id == 1
+    await read_everything(handle)
     await canonical.unseal()
     await write(handle, a=b"2")
     async with canonical.read_txn() as txn:
         assert await txn.get_state(b"a") == b"2"
+
+
+async def read_everything(handle: Handle) -> None:
+    """Every way to read, none of which waits for anybody or is refused."""
+    async with handle.canonical.read_txn() as snapshot:
+        assert await snapshot.get_state(b"a") == b"1"
+        assert await pairs_of(snapshot.range()) == [(b"a", b"1")]
+        assert [e async for e in await snapshot.iter_events()] == [(0, b"zero"), (1, b"one")]
+    assert await pairs_of(handle.canonical.scan_prefix(b"a")) == [(b"a", b"1")]
+    assert (await handle.canonical.meta()).next_event_id == 2
 
 
 async def put(txn: Any) -> None:
@@ -254,8 +265,10 @@ async def put(txn: Any) -> None:
 async def test_pauses_nest_and_refuse_transactions_only(handle: Handle) -> None:
     canonical = handle.canonical
     assert not await settled(canonical.is_paused())
+    await write(handle, a=b"1", events=(b"zero", b"one"))
     await canonical.pause_ingestion()
     await canonical.pause_ingestion()
+    await read_everything(handle)
     await settled(canonical.resume_ingestion())
     assert await settled(canonical.is_paused())
     with pytest.raises(PausedError):

@@ -179,6 +179,47 @@ async def test_ac2_a_hundred_workers_on_a_hundred_keys_all_succeed() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_ac2_fifty_workers_who_look_first_spend_what_there_is_and_no_more() -> None:
+    async with in_memory()() as platform:
+        canonical = platform.canonical
+        await open_accounts(canonical, 30, [b"k"])
+        refused = 0
+
+        async def work() -> None:
+            nonlocal refused
+
+            async def spend(ctx: TransactionContext) -> None:
+                ctx.set(b"k", I64((await ctx.get(b"k")).as_i64() - 1))
+
+            try:
+                await canonical.transaction().require_min(b"k", 1).execute(spend)
+            except PreflightFailedError:
+                refused += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(work)
+        assert await balances(canonical) == {b"k": 0}
+        assert refused == 20
+
+
+@pytest.mark.slow
+async def test_ac2_ten_thousand_transactions_of_one_event_give_ten_thousand_ids() -> None:
+    async with in_memory()() as platform:
+        canonical = platform.canonical
+
+        async def work() -> None:
+            for _ in range(200):
+                await canonical.submit(Changes(events=[b"e"]))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(work)
+        assert (await canonical.meta()).next_event_id == 10_000
+        ids = [number async for number, _ in await canonical.iter_events()]
+        assert ids == list(range(10_000))
+
+
 async def test_ac2_nobody_is_passed_over() -> None:
     async with in_memory()() as platform:
         done = [0] * 10
