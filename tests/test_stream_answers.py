@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from exo_stream.cli.arguments import parser
 from exo_stream.limits import KIB, Limits
 from exo_stream.protocol.origin import Visitors
 from exo_stream.protocol.streams.problems import STATUS_OF_PROBLEM
@@ -98,6 +99,13 @@ async def test_every_answer_is_safe_to_show_to_a_browser(asked: bytes, status: i
     assert "cache-control" in headers
     if status >= 400 and headers["content-length"] != "0":
         assert headers["content-type"] in {"application/problem+json", "application/json"}
+
+
+def test_unless_told_otherwise_connections_are_held_as_long_as_the_protocol_advises() -> None:
+    settings, asked = StreamSettings(), parser().parse_args(["serve", "feed.duckdb"])
+    assert (settings.long_poll_seconds, settings.sse_seconds) == (30, 60)
+    assert (asked.long_poll, asked.stream_caches, asked.stream_rate) == (30, "private", None)
+    assert parser().parse_args(["serve", "feed.duckdb", "--long-poll", "0.5"]).long_poll == 0.5
 
 
 async def test_what_is_open_to_all_pages_says_so_in_errors_and_events_too() -> None:

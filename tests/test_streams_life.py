@@ -113,6 +113,22 @@ async def test_a_big_stream_is_freed_in_slices(
         assert await world.platform.current_sequence() == before + 1 + 4 + 1
 
 
+async def test_of_a_big_stream_that_is_freed_no_more_is_read_at_once_than_a_page(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    limits = Limits(page_bytes_max=4_096, memtable_entries_max=8)
+    async with on_file(tmp_path / "feed.duckdb")(limits=limits) as platform:
+        await platform.streams.create_stream("s", TEXT)
+        for _ in range(40):
+            await platform.streams.append("s", b"x" * 1_000)
+        before = await platform.current_sequence()
+        await platform.streams.delete("s")
+        await trio.sleep(5)
+        assert await rows(platform, Keyspace.STREAM_DATA) == []
+        # The deletion, at most four of a kilobyte a time, and that nothing is left.
+        assert await platform.current_sequence() >= before + 1 + 10 + 1
+
+
 async def test_streams_that_expire_together_are_removed_together(
     autojump_clock: MockClock,
 ) -> None:
