@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import trio
 
 from exo_stream import Platform, open_platform
 from exo_stream.backup import restore, verify_backup
+from exo_stream.backup.manifest import encode
+from exo_stream.backup.reading import open_backup
 from exo_stream.backup_errors import BackupDamagedError, BackupError, RestoreRefusedError
 from exo_stream.canonical.projection import Projector
 from exo_stream.canonical.projection_rules import FailFast, ProjectorConfig
@@ -166,6 +169,20 @@ async def test_a_flipped_byte_in_a_projection_is_refused(kind: str, tmp_path: Pa
     with pytest.raises(BackupDamagedError, match="missing"):
         verify_backup(tmp_path / "backup")
     assert not [*tmp_path.glob("new*")]  # noqa: ASYNC240  nothing else happens
+
+
+async def test_a_projection_of_another_state_than_the_manifest_says_is_refused(
+    tmp_path: Path,
+) -> None:
+    await prepared(tmp_path)
+    found = open_backup(tmp_path / "backup").manifest
+    [projection] = found.projections
+    forged = replace(found, projections=(replace(projection, cursor=2),))
+    (tmp_path / "backup" / "manifest.json").write_bytes(encode(forged))
+    before = tree(tmp_path)
+    with pytest.raises(BackupDamagedError, match="of another state"):
+        restore(tmp_path / "backup", tmp_path / "new.duckdb")
+    assert tree(tmp_path) == before
 
 
 async def test_what_is_in_the_place_of_projections_is_left_untouched(tmp_path: Path) -> None:

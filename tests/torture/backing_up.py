@@ -13,6 +13,7 @@ import signal
 import sys
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import trio
 
@@ -21,6 +22,7 @@ from exo_stream.backup import restore
 from exo_stream.errors import ExoStreamError
 from exo_stream.limits import KIB
 from tests.backups import KEY, key_of, live, projected
+from tests.projections import TABLES, append, see
 
 
 def say(*words: object) -> None:
@@ -56,12 +58,36 @@ async def back_up_without_space(folder: Path, bytes_max: int) -> None:
             await platform.put_batch([(b"noise/%d" % number, random.randbytes(20 * KIB))])
         limit(bytes_max)
         for name, compress in (("p0", False), ("c0", True)):
-            try:
-                await platform.backup_to(folder / name, compress=compress)
-            except ExoStreamError as error:
-                say("failed", error.code, error.__cause__ is not None)
+            await _fail(platform, folder / name, compress=compress)
         await platform.put_batch([(b"still", b"writes")])
         say("wrote on")
+        limit(resource.RLIM_INFINITY)
+        with TemporaryDirectory() as tables:
+            await _project_without_space(platform, Path(tables), folder / "j0", bytes_max)
+
+
+async def _project_without_space(
+    platform: Platform, tables: Path, directory: Path, bytes_max: int
+) -> None:
+    async with platform.canonical.projections(tables) as projections:
+        projector = await projections.add("seen", see, tables=TABLES)
+        await append(platform.canonical, *[random.randbytes(20 * KIB) for _ in range(60)])
+        await projector.wait_applied(64)
+        async with projector.at_rest():
+            pass  # all of it is in the file, so that nothing need be written to that
+        limit(bytes_max)
+        await _fail(platform, directory, compress=False)
+        limit(resource.RLIM_INFINITY)
+        await append(platform.canonical, b"one more")
+        await projector.wait_applied(65)
+        say("projected on")
+
+
+async def _fail(platform: Platform, directory: Path, *, compress: bool) -> None:
+    try:
+        await platform.backup_to(directory, compress=compress)
+    except ExoStreamError as error:
+        say("failed", error.code, error.__cause__ is not None)
 
 
 def restore_all(folder: Path, bytes_max: int) -> None:
