@@ -113,6 +113,7 @@ async def test_a_big_stream_is_freed_in_slices(
         assert await world.platform.current_sequence() == before + 1 + 4 + 1
 
 
+@pytest.mark.slow  # forty commits to a file
 async def test_of_a_big_stream_that_is_freed_no_more_is_read_at_once_than_a_page(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
