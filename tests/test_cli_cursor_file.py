@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from exo_stream.cli.cursor_file import CursorFile
+from exo_stream.cli.follow import FeedPrinter
+from exo_stream.cli.output import Output
 from exo_stream.errors import InvalidRequestError
+from exo_stream.feed import CaughtUp
 from exo_stream.model import Cursor
 
 CURSOR = Cursor("0" * 32, 7)
@@ -20,6 +23,18 @@ def test_a_saved_cursor_is_loaded_again(tmp_path: Path) -> None:
     file.save(CURSOR)
     assert CursorFile(tmp_path / "c").load() == CURSOR
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_nothing_is_saved_that_could_not_be_printed(tmp_path: Path) -> None:
+    file = CursorFile(tmp_path / "c")
+    reading, writing = os.pipe()
+    printer = FeedPrinter(Output(writing, is_json=True, is_terminal=False), file)
+    printer.hand_over(CaughtUp(CURSOR))
+    os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        printer.hand_over(CaughtUp(Cursor("0" * 32, 8)))
+    os.close(writing)
+    assert CursorFile(tmp_path / "c").load() == CURSOR
 
 
 def test_saving_the_same_cursor_again_writes_nothing(tmp_path: Path) -> None:
