@@ -221,15 +221,23 @@ async def test_two_reads_at_once_are_held_against_one_another(autojump_clock: Mo
     asked: list[tuple[tuple[bytes, ...], bool]] = []
 
     async def play(puppet: Any) -> None:
-        await puppet.greet()
-        for version in (5, 9):
+        async def hear() -> Any:
             read = await puppet.hear(c.ReadState)
             asked.append((read.keys, read.values))
-            await trio.testing.wait_all_tasks_blocked()
+            return read
+
+        await puppet.greet()
+        answers: list[c.StateValues] = []
+        for version in (5, 9):
+            with trio.move_on_after(1 if answers else 60) as patience:
+                read = await hear()
+            if patience.cancelled_caught:  # it waits for what it has asked first
+                await puppet.say(answers.pop())
+                read = await hear()
             value = c.StateValue(version, b"v")
-            await puppet.say(c.StateValues(read.id, version, version, (value,)))
-        read = await puppet.hear(c.ReadState)
-        asked.append((read.keys, read.values))
+            answers.append(c.StateValues(read.id, version, version, (value,)))
+        await puppet.say(*answers)
+        read = await hear()
         again = tuple(c.StateValue(7 if key == b"a" else 9, b"") for key in read.keys)
         await puppet.say(c.StateValues(read.id, 9, 9, again))
         await trio.sleep_forever()
@@ -245,10 +253,11 @@ async def test_two_reads_at_once_are_held_against_one_another(autojump_clock: Mo
                 except TransactionConflictError as error:
                     overtaken.append(error.key)
 
-            async with trio.open_nursery() as readers:
-                readers.start_soon(read, b"a")
-                await trio.testing.wait_all_tasks_blocked()
-                readers.start_soon(read, b"b")
+            with trio.move_on_after(600):
+                async with trio.open_nursery() as readers:
+                    readers.start_soon(read, b"a")
+                    await trio.testing.wait_all_tasks_blocked()
+                    readers.start_soon(read, b"b")
         nursery.cancel_scope.cancel()
     assert asked == [((b"a",), True), ((b"b",), True), ((b"a", b"b"), False)]
     assert overtaken == [b"a"]

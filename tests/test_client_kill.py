@@ -76,21 +76,22 @@ class Bank:
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve and be killed, up to ``KILLS`` times, then until cancelled."""
+        is_started = False
         traceable, deadline = can_trace(), trio.current_time() + SECONDS_MAX
         for life in range(KILLS):
             if life >= 2 and trio.current_time() > deadline:
                 break
             self.serving = trio.Event()
             death: Death | None = None
-            if traceable and life % 2:
-                # Only the file's own calls: a commit is a write and an fdatasync.
-                name = self.dice.choice(["fdatasync", "pwrite64"])
-                death = AtSyscall(name, self.dice.randint(3, 40))
+            if traceable and not life % 2:
+                # What it was about to make durable is in the file, and nobody has been told.
+                death = AtSyscall("fdatasync", self.dice.randint(20, 60))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._live, death, nursery.cancel_scope)
                 await self.serving.wait()
-                if not life:
+                if not is_started:
                     task_status.started()
+                    is_started = True
                 if death is None:
                     await self._wait_done(self.dice.randint(5, 40))
                     nursery.cancel_scope.cancel()
