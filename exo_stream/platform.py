@@ -14,20 +14,14 @@ import trio
 from exo_stream.backups import BackupInfo, Backups, OnProgress
 from exo_stream.canonical.store import CanonicalStore
 from exo_stream.decision import Decision, Refuse
-from exo_stream.errors import (
-    BatchEvictedError,
-    InvalidRequestError,
-    LimitExceededError,
-    UnsupportedError,
-)
+from exo_stream.errors import InvalidRequestError, UnsupportedError
 from exo_stream.ground import Ground
 from exo_stream.information import Information, Sizes
 from exo_stream.keys import KeyCodec, MatchKey
 from exo_stream.local_feed import LocalFeed
-from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, Keyspace, VersionedValue, row_key
+from exo_stream.model import SEQUENCE_MAX, Batch, Cursor, VersionedValue
 from exo_stream.namespaced import NamespacedStore
 from exo_stream.namespaces import Namespace
-from exo_stream.payload import EncodedBatch
 from exo_stream.policies.policy import Policy
 from exo_stream.policies.result import PruneResult
 from exo_stream.policies.retention import LogRetention, RetentionState, checked_retention
@@ -39,9 +33,10 @@ from exo_stream.reduce.checks import check_request
 from exo_stream.reduce.request import ReduceRequest, ReduceResult
 from exo_stream.regex.pattern import compile_regex
 from exo_stream.scan import Scan, bounds
-from exo_stream.selectors import Selector, ValueFilter
+from exo_stream.selectors import ValueFilter
 from exo_stream.starts import chosen_start
 from exo_stream.storage.hop import TimedHop
+from exo_stream.store_reads import StoreReads
 from exo_stream.streams.checks import chosen_selector
 from exo_stream.streams.streams import Streams
 from exo_stream.writes import (
@@ -49,7 +44,6 @@ from exo_stream.writes import (
     Requirement,
     StoreWrite,
     begin_write,
-    check_keys,
     decision,
     unsupported_write,
 )
@@ -78,6 +72,7 @@ class Platform:
         self._reads = sources.reads
         self._engine = sources.reads.engine
         self._frontier = sources.frontier
+        self._store = StoreReads(ground)
         self.streams = Streams(ground)
         self.canonical = CanonicalStore(ground, backups)
 
@@ -161,7 +156,7 @@ class Platform:
 
     async def get(self, key: bytes, *, min_sequence: int = 0, wait: bool = True) -> bytes | None:
         """The key's latest value, None if it is absent. ``min_sequence`` as in ``get_entry``."""
-        [entry] = await self.get_entries([key], min_sequence=min_sequence, wait=wait)
+        [entry] = await self._store.entries([key], min_sequence=min_sequence, wait=wait)
         return entry.value
 
     async def get_entry(
@@ -172,7 +167,7 @@ class Platform:
         The read waits until ``min_sequence`` is visible; without ``wait`` it raises
         NotVisibleYetError at once.
         """
-        [entry] = await self.get_entries([key], min_sequence=min_sequence, wait=wait)
+        [entry] = await self._store.entries([key], min_sequence=min_sequence, wait=wait)
         if self._engine.own_sequences:
             raise UnsupportedError("this backend has only the nine methods, and tells no versions")
         return entry
@@ -181,7 +176,7 @@ class Platform:
         self, keys: Sequence[bytes], *, min_sequence: int = 0, wait: bool = True
     ) -> list[tuple[bytes, bytes | None]]:
         """Each asked key with its value, in the order asked, duplicates kept, at one sequence."""
-        entries = await self.get_entries(keys, min_sequence=min_sequence, wait=wait)
+        entries = await self._store.entries(keys, min_sequence=min_sequence, wait=wait)
         return [(key, entry.value) for key, entry in zip(keys, entries, strict=True)]
 
     async def read_values(
@@ -192,7 +187,7 @@ class Platform:
             version = await self._ground.version(min_sequence, wait=wait)
             await trio.lowlevel.checkpoint()
             return version.frontier, []
-        entries = await self.get_entries(keys, min_sequence=min_sequence, wait=wait)
+        entries = await self._store.entries(keys, min_sequence=min_sequence, wait=wait)
         return entries[0].sequence, [entry.value for entry in entries]
 
     async def get_entries(
@@ -208,23 +203,9 @@ class Platform:
         Raises LimitExceededError if their values have more than ``bytes_max`` together, which is
         ``get_many_bytes_max`` unless told.
         """
-        if not isinstance(keys, Sequence):
-            raise InvalidRequestError("keys are a sequence of keys")
-        check_keys(keys)
-        if len(keys) > self.limits.get_many_keys_max:
-            raise LimitExceededError("get_many_keys_max", self.limits.get_many_keys_max, len(keys))
-        version = await self._ground.version(min_sequence, wait=wait)
-        rows = await self._reads.rows(
-            version,
-            [row_key(Keyspace.STORE, key) for key in keys],
-            bytes_max=self.limits.get_many_bytes_max if bytes_max is None else bytes_max,
+        return await self._store.entries(
+            keys, min_sequence=min_sequence, wait=wait, bytes_max=bytes_max
         )
-        return [
-            VersionedValue(None, 0, version.frontier)
-            if row is None or row.value is None
-            else VersionedValue(row.value, row.sequence, version.frontier)
-            for row in rows
-        ]
 
     async def range_scan(
         self,
@@ -257,26 +238,9 @@ class Platform:
         wait: bool = True,
     ) -> tuple[int, list[tuple[bytes, bytes]]]:
         """``range_scan``, and the sequence number it was served at."""
-        low, high = bounds(start, end)
-        if type(limit) is not int or limit < 0:
-            raise InvalidRequestError("a limit is a number from 0 on")
-        version = await self._ground.version(min_sequence, wait=wait)
-        pairs: list[tuple[bytes, bytes]] = []
-        if not limit:
-            await trio.lowlevel.checkpoint()
-        self._engine.pin(version)
-        try:
-            while len(pairs) < limit:
-                page = await self._reads.page(
-                    version, low, high, rows_max=limit - len(pairs), forward=forward
-                )
-                pairs.extend((row.key[1:], row.value) for row in page.rows if row.value is not None)
-                if page.resume is None:
-                    break
-                low, high = (page.resume, high) if forward else (low, page.resume)
-        finally:
-            self._engine.unpin(version)
-        return version.frontier, pairs
+        return await self._store.range(
+            start, end, limit, forward=forward, min_sequence=min_sequence, wait=wait
+        )
 
     def scan(
         self,
@@ -340,29 +304,7 @@ class Platform:
 
         Raises BatchEvictedError if retention has let go of it.
         """
-        if type(sequence) is not int or not 0 <= sequence <= SEQUENCE_MAX:
-            raise InvalidRequestError("a sequence number is an unsigned 64-bit integer")
-        version = await self._ground.version()
-        if sequence < version.floor:
-            await trio.lowlevel.checkpoint()
-            raise BatchEvictedError(version.floor)
-        if sequence > self._frontier.visible:
-            await trio.lowlevel.checkpoint()
-            return None
-        batch = await self._logged(sequence)
-        if batch is None:
-            return None
-        matching = Selector().select(batch)
-        entries = matching.entries if matching else ()
-        return Batch(sequence, batch.committed_at, entries, self.log_id)
-
-    async def _logged(self, sequence: int) -> EncodedBatch | None:
-        page = self.sources.tail.since(sequence - 1, batches_max=1, bytes_max=1)
-        if page is None:
-            page = await self._reads.log_page(sequence - 1, sequence)
-        else:
-            await trio.lowlevel.checkpoint()
-        return page[0] if page and page[0].sequence == sequence else None
+        return await self._store.batch(sequence)
 
     async def oldest_retained_batch(self) -> int | None:
         """The number of the oldest batch in the log, None if the log is empty."""
