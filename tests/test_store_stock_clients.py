@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,17 @@ pytestmark = pytest.mark.slow  # servers and clients are processes
 PROTOS = Path(__file__).parents[1] / "proto"
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with serving(tmp_path / "feed.duckdb") as served:
+@contextmanager
+def addressed(file: Path) -> Iterator[str]:
+    with serving(file) as served:
         yield "http://" + served.url.partition("://")[2].partition("/")[0]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that does not mind what others have put before."""
+    with addressed(tmp_path_factory.mktemp("shared") / "feed.duckdb") as address:
+        yield address
 
 
 def generated(folder: Path) -> Path:
@@ -55,12 +62,12 @@ def generated(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", ["json", "binary"])
-def test_connect_node_with_gzip(address: str, form: str) -> None:
+def test_connect_node_with_gzip(shared: str, form: str) -> None:
     folder = node_folder()
     made = folder / f"store-{form}"
     made.mkdir(exist_ok=True)
     done = subprocess.run(
-        [node(), "store-client.mjs", address, form, generated(made)],
+        [node(), "store-client.mjs", shared, form, generated(made)],
         cwd=folder,
         env=node_environment(),
         capture_output=True,
@@ -118,15 +125,25 @@ def refused(call: Callable[[], Any], code: Code, *details: str) -> ConnectError:
 
 
 @pytest.fixture(params=[google_protobuf_binary_codec, google_protobuf_json_codec])
-def store(request: pytest.FixtureRequest, address: str) -> Iterator[Store]:
-    codec: Codec[Any, Any] = request.param()
+def codec(request: pytest.FixtureRequest) -> Codec[Any, Any]:
+    made: Codec[Any, Any] = request.param()
+    return made
+
+
+@contextmanager
+def client_of(address: str, codec: Codec[Any, Any]) -> Iterator[Store]:
     with ConnectClientSync(
         address, codec=codec, send_compression=GzipCompression(), timeout_ms=30_000
     ) as client:
         yield Store(client)
 
 
-def test_connectrpc_of_python_calls_every_method(store: Store) -> None:
+def test_connectrpc_of_python_calls_every_method(codec: Codec[Any, Any], tmp_path: Path) -> None:
+    with addressed(tmp_path / "feed.duckdb") as address, client_of(address, codec) as store:
+        call_every_method(store)
+
+
+def call_every_method(store: Store) -> None:
     kvs = [{"key": b"%d" % n, "value": b"v%d" % n} for n in range(5)]
     assert store.call("ingest/Put", ingest.PutRequest(kvs=kvs), ingest.PutResponse).sequence_number
 
@@ -157,7 +174,14 @@ def test_connectrpc_of_python_calls_every_method(store: Store) -> None:
     assert [row.key for row in left[0].results] == [b"0", b"3", b"4"]
 
 
-def test_connectrpc_of_python_meets_the_documented_errors(store: Store) -> None:
+def test_connectrpc_of_python_meets_the_documented_errors(
+    codec: Codec[Any, Any], shared: str
+) -> None:
+    with client_of(shared, codec) as store:
+        meet_errors(store)
+
+
+def meet_errors(store: Store) -> None:
     put = ingest.PutRequest(kvs=[{"key": b"x" * 255}])
     bad, info = "google.rpc.BadRequest", "google.rpc.ErrorInfo"
     refused(
@@ -167,12 +191,12 @@ def test_connectrpc_of_python_meets_the_documented_errors(store: Store) -> None:
         lambda: next(store.stream("query/Range", query.RangeRequest(), query.RangeFrame)),
         Code.INVALID_ARGUMENT, bad, info,
     )  # fmt: skip
-    early = query.GetRequest(min_sequence_number=9)
+    early = query.GetRequest(min_sequence_number=10_000)
     refused(
         lambda: store.call("query/Get", early, query.GetResponse),
         Code.ABORTED, "google.rpc.RetryInfo", info, "store.query.v1.Detail",
     )  # fmt: skip
-    beyond = stream.GetRequest(sequence_number=9)
+    beyond = stream.GetRequest(sequence_number=10_000)
     refused(lambda: store.call("stream/Get", beyond, stream.GetResponse), Code.NOT_FOUND, info)
     gone = stream.GetRequest(sequence_number=0)
     refused(lambda: store.call("stream/Get", gone, stream.GetResponse), Code.OUT_OF_RANGE, info)
