@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,8 @@ import trio
 from exo_stream import open_platform
 from exo_stream.canonical.changes import Changes
 from exo_stream.canonical.projection_rules import DeadLetterQueue, FailFast, ProjectorConfig
+from exo_stream.canonical.projections import Projections
+from exo_stream.canonical.store import CanonicalStore
 from exo_stream.cli.arguments import parser
 from exo_stream.cli.exit_codes import ERROR, OK, USAGE
 from exo_stream.cli.output import Output
@@ -168,58 +172,80 @@ def test_dead_letters_of_a_file_are_listed(say: partial[Said], tmp_path: Path) -
         assert say("projections", *words).code == USAGE
 
 
-async def test_projections_of_a_server_are_told_listed_and_replayed(tmp_path: Path) -> None:
+class Asked:
+    """The command, run in this process against a server in it."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self._url = f"ws://127.0.0.1:{port}/v1/ws"
+        self._path = folder / "said"
+
+    async def __call__(self, *words: str) -> tuple[int, list[str]]:
+        args = parser().parse_args(["projections", "--url", self._url, *words])
+        with self._path.open("w+b") as file:
+            out = Output(file.fileno(), is_json=args.json, is_terminal=False)
+            code = await run_projections(args, out)
+            file.seek(0)
+            return code, file.read().decode().splitlines()
+
+
+@asynccontextmanager
+async def served(folder: Path) -> AsyncIterator[tuple[CanonicalStore, Projections, Asked]]:
     async with (
         in_memory()() as platform,
         wire.serving(platform) as (_, _, port),
-        platform.canonical.projections(tmp_path / "tables") as projections,
+        platform.canonical.projections(folder / "tables") as projections,
     ):
+        yield platform.canonical, projections, Asked(port, folder)
 
-        async def said(*words: str) -> tuple[int, list[str]]:
-            url = f"ws://127.0.0.1:{port}/v1/ws"
-            args = parser().parse_args(["projections", "--url", url, *words])
-            with (tmp_path / "said").open("w+b") as file:  # noqa: ASYNC230  nothing else happens
-                out = Output(file.fileno(), is_json=args.json, is_terminal=False)
-                code = await run_projections(args, out)
-                file.seek(0)
-                return code, file.read().decode().splitlines()
 
+ASIDE = ProjectorConfig(error_strategy=DeadLetterQueue())
+
+
+async def test_projections_of_a_server_are_told(tmp_path: Path) -> None:
+    async with served(tmp_path) as (canonical, projections, said):
         assert await said() == (OK, [])
-        aside = ProjectorConfig(error_strategy=DeadLetterQueue())
-        handler = Handler({1: 1, 2: 2})
-        one = await projections.add("one", handler, tables=TABLES, config=aside)
-        await platform.canonical.submit(Changes(events=[b"a", b"b", b"c"]))
+        one = await projections.add("one", Handler({1: 1}), tables=TABLES, config=ASIDE)
+        await canonical.submit(Changes(events=[b"a", b"b", b"c"]))
         await one.wait_applied(2)
-        assert await said() == (OK, ["one\t2\t0\trunning\t2"])
+        assert await said() == (OK, ["one\t2\t0\trunning\t1"])
         code, [line] = await said("--json")
+        assert code == OK
         assert json.loads(line) == {
             "name": "one",
             "cursor": 2,
             "lag": 0,
             "lag_seconds": 0,
             "state": "running",
-            "dead_letters": 2,
+            "dead_letters": 1,
             "problem": None,
         }
-        code, lines = await said("--dead-letters", "one", "--count", "1")
-        assert (code, [line.split("\t")[0] for line in lines]) == (OK, ["1"])
-        assert await said("--replay", "one") == (ERROR, ["1 went through, 1 failed again"])
-        code, lines = await said("--dead-letters", "one", "--json")
-        assert [json.loads(line)["retry_count"] for line in lines] == [1]
-        assert json.loads(lines[0])["last_retry_at"].endswith("Z")
-        assert await said("--replay", "one", "--event", "2", "--json") == (
-            OK,
-            ['{"applied":1,"failed":0}'],
-        )
         stop = ProjectorConfig(error_strategy=FailFast())
         two = await projections.add("two", Handler({1: 9}), tables=TABLES, config=stop)
         with pytest.raises(ProjectionError):
             await two.wait_applied(2)
-        await platform.canonical.seal()
+        await canonical.seal()
         assert await said() == (
             ERROR,
             [
-                "one\t2\t0\tsealed\t0",
+                "one\t2\t0\tsealed\t1",
                 "two\t0\t2\tfailed: projection two at event 1: raised KeyError: 1\t0",
             ],
         )
+
+
+async def test_dead_letters_of_a_server_are_listed_and_replayed(tmp_path: Path) -> None:
+    async with served(tmp_path) as (canonical, projections, said):
+        handler = Handler({1: 1, 2: 2})
+        one = await projections.add("one", handler, tables=TABLES, config=ASIDE)
+        await canonical.submit(Changes(events=[b"a", b"b", b"c"]))
+        await one.wait_applied(2)
+        code, lines = await said("--dead-letters", "one", "--count", "1")
+        assert (code, [line.split("\t")[0] for line in lines]) == (OK, ["1"])
+        assert await said("--replay", "one") == (ERROR, ["1 went through, 1 failed again"])
+        code, [line] = await said("--dead-letters", "one", "--json")
+        found = json.loads(line)
+        assert (code, found["id"], found["retry_count"]) == (OK, 2, 1)
+        assert found["last_retry_at"].endswith("Z")
+        answer = ['{"applied":1,"failed":0}']
+        assert await said("--replay", "one", "--event", "2", "--json") == (OK, answer)
+        assert await said("--dead-letters", "one") == (OK, [])

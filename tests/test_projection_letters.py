@@ -269,6 +269,7 @@ async def test_two_who_replay_at_once_apply_each_letter_once(tmp_path: Path) -> 
 
 async def test_what_a_handler_raised_is_kept_in_one_bounded_line(tmp_path: Path) -> None:
     async def handle(_txn: ProjectionTxn, _events: Sequence[Event]) -> None:
+        await trio.lowlevel.checkpoint()
         raise ValueError("first\nsecond " + "x" * 10_000)
 
     async with in_memory()() as platform, projecting(platform, tmp_path) as projections:

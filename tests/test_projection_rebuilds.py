@@ -271,9 +271,7 @@ async def test_a_damaged_file_is_told_and_mended_by_a_rebuild(tmp_path: Path, wh
         await projector.wait_applied(3)
 
 
-async def test_an_exo_stream_file_or_one_of_a_newer_format_is_no_projection(
-    tmp_path: Path,
-) -> None:
+def test_a_file_of_something_else_or_of_a_newer_format_is_no_projection(tmp_path: Path) -> None:
     made(tmp_path / "seen.duckdb", 1).close()
     with duckdb.connect(tmp_path / "seen.duckdb") as con:
         con.execute("UPDATE exo_projection.projection_meta SET format = 99")

@@ -325,7 +325,7 @@ class Projector:
         try:
             return await self._events.take(), None
         except EventGapError as gap:
-            return (), gap
+            return (), gap  # noqa: ASYNC910  that was one
         except (OverloadedError, StoreError) as error:
             await self._wait_to_retry(error, delay_seconds(STORAGE_BACKOFF, 0, self._chance()))
             return (), None
@@ -436,7 +436,7 @@ class Projector:
         began, before, size = trio.current_time(), replace(self._totals), 0
         failure = self._failure
 
-        async def fill(rebuilt: ProjectionFile) -> None:
+        async def fill(rebuilt: ProjectionFile) -> None:  # noqa: ASYNC910  each turn is one
             nonlocal size
             target = -1
             while rebuilt.next_event_id != target:  # a gap is a step with no event

@@ -145,12 +145,13 @@ class KeptFile:
 
     async def _put_to_rest(self) -> AtRest | None:
         if self._is_over:
+            await trio.lowlevel.checkpoint()
             return None
         try:
             return await self.write(partial(put_to_rest, await self.opened(), self._identity))
         except ExoStreamError as error:
             log.warning("projection not at rest", projection=self._identity.name, error=str(error))
-            return None
+            return None  # noqa: ASYNC910  what failed was one
 
     async def _wake(self, file: ProjectionFile) -> None:
         await trio.lowlevel.checkpoint()

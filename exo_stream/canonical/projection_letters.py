@@ -17,6 +17,7 @@ from exo_stream.errors import (
 )
 from exo_stream.logger import log
 from exo_stream.storage.dead_letter import DeadLetter
+from exo_stream.storage.projection_file import ProjectionFile
 
 LETTERS_MAX: Final = 1_000
 """So many are listed or replayed in one call."""
@@ -104,20 +105,25 @@ class DeadLetters:
                 return None
             try:
                 await self._applier.replay(file, found[0])
-            except ProjectionError as error:
-                await self._noted(found[0], error)
-                raise
-            except STORAGE:
+            except (ProjectionError, *STORAGE) as error:
+                failure: ExoStreamError = error
+            else:
+                return found[0]
+            if isinstance(failure, ProjectionError):
+                failure = await self._noted(file, found[0], failure)
+            if isinstance(failure, STORAGE):
                 await self._kept.let_go()  # what it holds is known when it is opened again
-                raise
-            return found[0]
+            raise failure
 
-    async def _noted(self, letter: DeadLetter, error: ProjectionError) -> None:
+    async def _noted(
+        self, file: ProjectionFile, letter: DeadLetter, failure: ProjectionError
+    ) -> ExoStreamError:
+        """Count a replay that failed; what is to be raised for it."""
         try:
-            await self._applier.note_replay(await self._kept.opened(), letter, error)
-        except STORAGE:
-            await self._kept.let_go()
-            raise
+            await self._applier.note_replay(file, letter, failure)
+        except STORAGE as error:
+            return error  # noqa: ASYNC910  that was one
+        return failure
 
     @property
     def _cursor(self) -> int | None:

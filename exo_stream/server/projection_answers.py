@@ -32,6 +32,7 @@ async def answered(
     canonical: CanonicalStore, request: ProjectionRequest, *, frame_bytes: int
 ) -> ProjectionReply:
     """The answer; raises what the projections raise."""
+    await trio.lowlevel.checkpoint_if_cancelled()
     match request:
         case ReadProjections(id_):
             found = await canonical.projection_statuses()
