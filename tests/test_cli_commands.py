@@ -17,7 +17,7 @@ from exo_stream import backup_errors, errors, stream_errors
 from exo_stream.cli import exit_codes
 from exo_stream.cli.exit_codes import BY_CODE, CONFLICT, ERROR, NOT_FOUND, OK, UNAVAILABLE, USAGE
 from exo_stream.errors import ExoStreamError
-from exo_stream.protocol.failures import ServerError
+from exo_stream.protocol.failures import ServerError, below
 from tests.pages import ROOT
 from tests.served import EXO_STREAM, GUARD_SECONDS, Said, Served, environment, serving, speak
 
@@ -354,11 +354,6 @@ MODULES = {module.__name__ for module in (errors, stream_errors, backup_errors)}
 
 
 def test_every_error_has_its_exit_code() -> None:
-    def below(kind: type[ExoStreamError]) -> Iterator[type[ExoStreamError]]:
-        for child in kind.__subclasses__():
-            yield child
-            yield from below(child)
-
     ours = {kind.code for kind in below(ExoStreamError) if kind.__module__ in MODULES}
     assert ours == set(BY_CODE)
     assert exit_codes.exit_code(ServerError("newer", "of a newer server", retryable=False)) == ERROR

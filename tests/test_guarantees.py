@@ -21,7 +21,7 @@ from exo_stream.feed import SnapshotEnd, SnapshotPage
 from exo_stream.limits import Limits
 from exo_stream.model import Batch, Cursor, Entry
 from exo_stream.protocol import messages as m
-from exo_stream.protocol.failures import ERRORS
+from exo_stream.protocol.failures import ERRORS, below
 from exo_stream.testing import connected
 from tests.pages import ROOT
 from tests.worlds import on_file
@@ -191,7 +191,7 @@ def test_operators_are_told_of_each_error_what_to_do() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \|[^|]+\|( yes)? +\|[^|]+\|$", page, flags=re.MULTILINE)
     told = {code: bool(again) for code, again in rows}
-    errors: list[type[ExoStreamError]] = [*ERRORS, BackupError, *BackupError.__subclasses__()]
+    errors: list[type[ExoStreamError]] = [*ERRORS, BackupError, *below(BackupError)]
     assert told == {error.code: error.retryable for error in errors}
 
 

@@ -30,15 +30,16 @@ class ServerError(ExoStreamError):
         self.retryable = retryable
 
 
-def _below(kind: type[ExoStreamError]) -> Iterator[type[ExoStreamError]]:
+def below(kind: type[ExoStreamError]) -> Iterator[type[ExoStreamError]]:
+    """Every error whose class is below ``kind``, each before those below itself."""
     for child in kind.__subclasses__():
         yield child
-        yield from _below(child)
+        yield from below(child)
 
 
 ERRORS: Final = tuple(
     kind
-    for kind in _below(ExoStreamError)
+    for kind in below(ExoStreamError)
     if kind.__module__ in {errors.__name__, stream_errors.__name__}
 )
 """Every error that both sides know, in the order of errors.py's tree."""
