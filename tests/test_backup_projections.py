@@ -20,6 +20,7 @@ from exo_stream.backup_errors import BackupDamagedError, BackupError, RestoreRef
 from exo_stream.canonical.projection import Projector
 from exo_stream.canonical.projection_rules import FailFast, ProjectorConfig
 from exo_stream.canonical.projections import Projections
+from exo_stream.errors import InvalidStateError
 from exo_stream.storage.lock_file import LockFile
 from exo_stream.storage.projection_file import look
 from tests.backups import KINDS, SECRET, tree
@@ -227,6 +228,9 @@ async def test_projections_that_nobody_runs_come_along_from_their_folder(tmp_pat
         with pytest.raises(BackupError, match="no such directory"):
             await platform.backup_to(tmp_path / "no", projections=tmp_path / "nowhere")
         none = await platform.backup_to(tmp_path / "none")
+        await platform.canonical.close()
+        with pytest.raises(InvalidStateError):
+            await platform.canonical.backup_to(tmp_path / "no")
     held.close()
     assert none.projections == ()
     assert not (tmp_path / "no").exists()
