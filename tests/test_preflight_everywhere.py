@@ -351,6 +351,7 @@ async def test_more_than_ten_thousand_declared_keys_are_refused(world: World) ->
 
 
 async def test_what_is_declared_is_a_key(world: World) -> None:
+    await trio.lowlevel.checkpoint()
     transaction = world.transaction()
     with pytest.raises(InvalidRequestError, match="not one"):
         transaction.keys(b"key")  # type: ignore[arg-type]  # what is refused
