@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -193,11 +193,15 @@ def test_a_random_life_in_memory() -> None:
 
 
 @pytest.mark.slow
-def test_a_random_life_on_a_file() -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_random_life_on_a_file(number: int) -> None:
+    class Life(FileLife):
+        """Others each time, unless everything is to be as it was the last time."""
+
     run_state_machine_as_test(
-        FileLife,
+        seed(number)(Life) if settings().derandomize else Life,
         settings=settings(
-            max_examples=20,
+            max_examples=10,
             stateful_step_count=40,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),

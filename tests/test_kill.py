@@ -31,11 +31,11 @@ from tests.torture.life import (
 )
 from tests.tracing import traced
 
-KILLS = 20
+KILLS = 10
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", ["first", "second"])
+@pytest.mark.parametrize("seed", ["first", "second", "third", "fourth"])
 async def test_what_was_acknowledged_survives_kills(seed: str, tmp_path: Path) -> None:
     tally = await campaign(seed, KILLS, tmp_path / "file")
     assert tally.kills == KILLS

@@ -42,7 +42,7 @@ T = TypeVar("T")
 async def open_port_on(
     limits: Limits | None = None, visitors: Visitors | None = None
 ) -> AsyncIterator[tuple[Platform, Port, int]]:
-    with trio.fail_after(120):  # a guard against hanging, never a measure
+    with trio.fail_after(240):  # a guard against hanging, never a measure
         async with open_platform(":memory:", limits=limits) as platform:
             async with serving(platform, visitors) as (port, _, number):
                 yield platform, port, number
