@@ -231,6 +231,8 @@ def test_a_look_costs_more_the_longer_the_value_and_the_larger_the_regex() -> No
     for cheap in (Selector(b"k"), StreamSelector("s")):
         assert matcher_of(cheap).steps([long]) == 0
         assert matcher_of(cheap).regexes == frozenset()
+        for entry in (long, Entry(Keyspace.STREAM, b"s", b"")):
+            assert list(matcher_of(cheap).looks(entry)) == [matcher_of(cheap).takes(entry)]
 
 
 def test_a_prefix_takes_what_begins_so_and_is_of_its_keyspace() -> None:

@@ -38,10 +38,25 @@ async def caller() -> AsyncIterator[Caller]:
         yield caller
 
 
+async def follow(caller: Caller, value: bytes) -> None:
+    subscribe = stream.SubscribeRequest(
+        match_keys=[{"payload_regex": "^a"}], since_sequence_number=1
+    )
+    async with caller.stream(SUBSCRIBE, subscribe) as frames:
+        first = await frames.next(stream.SubscribeResponse)
+        assert first is not None
+        assert [(kv.key, kv.value) for kv in first.entries] == [(b"a", value)] * 2
+        assert frames.compressed == (1 if caller.encoding else 0)
+        assert await put(caller, (b"c", b""), (b"ab", b"2")) == 2
+        second = await frames.next(stream.SubscribeResponse)
+        assert second is not None
+        assert (second.sequence_number, [kv.key for kv in second.entries]) == (2, [b"ab"])
+
+
 @pytest.mark.parametrize(("codec", "encoding"), MANNERS)
 async def test_every_method_in_every_codec_and_compression(codec: Codec, encoding: str) -> None:
-    value = b"value " * 1000  # so that it is compressed
     async with calling(codec, encoding) as caller:
+        value = b"value " * 1000  # so that it is compressed
         assert await put(caller, (b"a", value), (b"b", b""), (b"a", value)) == 1
         got, headers = await caller.unary(GET, query.GetRequest(key=b"a"), query.GetResponse)
         assert (got.value, headers.get("content-encoding", "")) == (value, encoding)
@@ -70,19 +85,7 @@ async def test_every_method_in_every_codec_and_compression(codec: Codec, encodin
         assert batch.sequence_number == 1
         assert [kv.key for kv in batch.entries] == [b"a", b"b", b"a"]
 
-        subscribe = stream.SubscribeRequest(
-            match_keys=[{"payload_regex": "^a"}], since_sequence_number=1
-        )
-        async with caller.stream(SUBSCRIBE, subscribe) as frames:
-            first = await frames.next(stream.SubscribeResponse)
-            assert first is not None
-            assert [(kv.key, kv.value) for kv in first.entries] == [(b"a", value)] * 2
-            assert frames.compressed == (1 if encoding else 0)
-            assert await put(caller, (b"c", b""), (b"ab", b"2")) == 2
-            second = await frames.next(stream.SubscribeResponse)
-            assert second is not None
-            assert (second.sequence_number, [kv.key for kv in second.entries]) == (2, [b"ab"])
-
+        await follow(caller, value)
         policy = compact.Policy(
             keys={"match_key": {"payload_regex": "^b"}}, retain={"drop_all": {}}
         )
