@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 LEVELS: Final = ("debug", "info", "warning", "error", "exception")
@@ -34,8 +36,14 @@ class Logger:
             logger = structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
         else:
             return _say_nothing
-        say: Callable[..., object] = getattr(logger, level)
-        return say
+        return partial(_say, getattr(logger, level))
+
+
+def _say(write: Callable[..., object], event: str, **data: object) -> None:
+    # A log is often kept on the disk that has just become full, and whoever reads a pipe may die:
+    # neither is a reason for the writer of a database to stop.
+    with suppress(OSError):
+        write(event, **data)
 
 
 def _say_nothing(_event: str, **_data: object) -> None:

@@ -14,6 +14,7 @@ import structlog
 from exo_stream.cli import logs, program
 from exo_stream.cli.exit_codes import UNAVAILABLE, USAGE
 from exo_stream.cli.standard_error import say
+from exo_stream.logger import LEVELS, log
 
 
 @contextmanager
@@ -33,11 +34,15 @@ def test_a_line_is_written_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "space ran out\n")
 
 
-def test_an_event_on_a_full_disk_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_configured", [True, False])
+def test_an_event_on_a_full_disk_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, is_configured: bool
+) -> None:
+    structlog.reset_defaults()
     with full_disk(monkeypatch):
-        logs.configure("INFO")
-        log = structlog.get_logger()
-        for level in ("info", "warning", "error", "exception", "critical"):
+        if is_configured:
+            logs.configure("DEBUG")
+        for level in LEVELS:
             getattr(log, level)("space ran out", batches=1)
 
 

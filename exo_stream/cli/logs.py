@@ -13,8 +13,6 @@ from typing import Any
 
 import structlog
 
-from exo_stream.cli.standard_error import say
-
 
 def configure(level: str) -> None:
     """Let events of ``level`` and above through."""
@@ -37,19 +35,9 @@ def configure(level: str) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=StandardErrorLogger,
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,  # so that a test may capture what a module logs
     )
-
-
-class StandardErrorLogger:
-    """Where the events of every level end, one a line."""
-
-    def msg(self, line: str) -> None:
-        """Write an event that was made a line of text, if it can be written."""
-        say(line)
-
-    debug = info = warning = error = critical = exception = msg
 
 
 def bytes_as_text(
