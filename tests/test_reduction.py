@@ -32,7 +32,7 @@ from exo_stream.reduce.expressions import (
     ValueField,
     ZOrderKeyField,
 )
-from exo_stream.reduce.grouping import order_key
+from exo_stream.reduce.grouping import canonical, order_key
 from exo_stream.reduce.key_values import encode_ordered, interleave
 from exo_stream.reduce.kinds import kind_of
 from exo_stream.reduce.reduction import Reduction
@@ -146,6 +146,7 @@ def test_z_order_fields_are_found_among_the_bits() -> None:
         (Kind.BOOLEAN, Cell(CellTag.BOOL, False), False),
         (Kind.UTF8, utf8("ä"), "ä"),
         (Kind.DATE32, i64(5), 5),
+        (Kind.DATE32, i64((1 << 31) - 1), (1 << 31) - 1),
         (Kind.DATE32, i64(1 << 31), "skipped"),
         (Kind.DATE64, i64(1 << 40), 1 << 40),
         (Kind.TIMESTAMP, i64(1 << 41), 1 << 41),
@@ -224,6 +225,7 @@ def test_lower_is_of_texts_only_and_knows_unicode() -> None:
         (Kind.DATE64, 86_400_001, 86_400_000),
         (Kind.DATE64, -1, -86_400_000),
         (Kind.TIMESTAMP, 86_400_000_000 - 1, 0),
+        (Kind.TIMESTAMP, 3 * 86_400_000_000 + 1, 3 * 86_400_000_000),
         (Kind.TIMESTAMP, -(1 << 63), "skipped"),
         (Kind.INT64, 5, "skipped"),
     ],
@@ -366,6 +368,13 @@ def test_decimals_are_summed_and_have_their_own_bounds(kind: Kind) -> None:
         reduction.result(1)
     reduction.add_rows([(b"", encode_row([rows[2]]))])
     assert reduction.result(1).results == (Scalar(kind, most - 1),)
+
+
+def test_a_sum_may_be_the_least_there_is_and_a_group_of_zeros_has_no_sign() -> None:
+    total = Sum(Kind.INT64, "")
+    total.add(-(1 << 63))
+    assert total.result() == Scalar(Kind.INT64, -(1 << 63))
+    assert repr(canonical(-0.0)) == "0.0"
 
 
 def test_extremes_of_floats_stand_in_total_order() -> None:
