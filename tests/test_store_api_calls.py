@@ -123,7 +123,8 @@ async def test_a_call_that_cannot_be_read_is_told_why_and_the_connection_goes_on
         assert ("accept-post" in answer_headers) == (status == 415)
         assert ("accept-encoding" in answer_headers) == (status == 501)
         exchange.next_exchange()
-        await exchange.send("POST", f"/{GET}", json_type, b"{}")
+        patient = {**json_type, "connect-timeout-ms": "600000"}
+        await exchange.send("POST", f"/{GET}", patient, b"{}")
         assert (await exchange.head())[0] == 200
         assert await exchange.rest() == b"{}"
 
