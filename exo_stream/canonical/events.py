@@ -33,7 +33,7 @@ def event_row_key(event_id: int) -> bytes:
 
 
 def check_ids(first: int, end: int | None) -> None:
-    """Raise InvalidRequestError unless these are event ids; ``end`` may be one more, or None."""
+    """Raise InvalidRequestError unless these are event ids; ``end`` may be None, for no end."""
     for bound in (first, 0 if end is None else end):
         if type(bound) is not int or not 0 <= bound <= SEQUENCE_MAX:
             raise InvalidRequestError("an event id is an unsigned 64-bit integer")

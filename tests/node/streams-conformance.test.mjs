@@ -58,5 +58,5 @@ beforeEach(async ({ task }) => {
 runConformanceTests({
   baseUrl: `http://127.0.0.1:${first}`,
   longPollTimeoutMs: 15_000, // how long a test may wait, not how long the server holds
-  subscriptions: process.env.STREAMS_SUBSCRIPTIONS === "1",
+  subscriptions: true,
 })
