@@ -32,7 +32,7 @@ from exo_stream.reduce.expressions import (
     ValueField,
     ZOrderKeyField,
 )
-from exo_stream.reduce.grouping import canonical, order_key
+from exo_stream.reduce.grouping import canonical
 from exo_stream.reduce.key_values import encode_ordered, interleave
 from exo_stream.reduce.kinds import kind_of
 from exo_stream.reduce.reduction import Reduction
@@ -428,24 +428,6 @@ def test_reducers_over_what_never_has_a_value_have_no_results() -> None:
     reduction.add_rows([(b"", encode_row([None, None, None]))])
 
     assert reduction.result(1).results == (Scalar(Kind.UINT64, 0), None, None, None, None)
-
-
-def test_groups_stand_in_the_order_of_their_bytes() -> None:
-    """Not the natural one: the reference gives these."""
-
-    def in_order(kind: Kind, values: list[Any]) -> list[Any]:
-        return sorted(values, key=lambda value: order_key([Scalar(kind, value)]))
-
-    integers = [-1, -(1 << 63), (1 << 63) - 1, 5, 1, 0]
-    assert in_order(Kind.INT64, integers) == integers[::-1]
-    floats = [-1.5, -0.5, 1.5, 0.5, 0.0]
-    assert in_order(Kind.FLOAT64, floats) == floats[::-1]
-    assert in_order(Kind.UTF8, ["abc", "aa", "b", "a", ""]) == ["", "a", "b", "aa", "abc"]
-    assert in_order(Kind.FIXED_SIZE_BINARY, [b"b", b"a"]) == [b"a", b"b"]
-    assert in_order(Kind.BOOLEAN, [True, False]) == [False, True]
-    assert (
-        order_key([None]) < order_key([Scalar(Kind.INT64, 0)]) < order_key([Scalar(Kind.UTF8, "")])
-    )
 
 
 def test_an_order_of_ones_own_has_nulls_before_everything() -> None:

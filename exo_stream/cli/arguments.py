@@ -16,6 +16,7 @@ from exo_stream.cli.exit_codes import USAGE
 from exo_stream.cli.projection_arguments import add_projections
 from exo_stream.cli.public_url import public_url
 from exo_stream.cli.selecting import match_key, value_filter
+from exo_stream.cli.standard_error import say
 from exo_stream.cli.wording import from_argument
 from exo_stream.limits import MIB, Limits
 from exo_stream.model import SEQUENCE_MAX
@@ -45,7 +46,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with USAGE."""
-        self.exit(USAGE, f"{self.prog}: {message}; see: {self.prog} --help\n")
+        # Not by exit(message): before Python 3.11.3 that fails where standard error is a full disk.
+        say(f"{self.prog}: {message}; see: {self.prog} --help")
+        self.exit(USAGE)
 
 
 class Address(tuple[str, int]):

@@ -49,6 +49,7 @@ STATUS_OF_CODE: Final = {
     "timed_out": 503,
     "preflight_failed": 409,
     "projection_failed": 500,
+    "event_gap": 500,
     "transaction_conflict": 409,
     "conflict": 409,
     "batch_evicted": 410,

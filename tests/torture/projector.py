@@ -96,7 +96,8 @@ async def transfer(canonical: CanonicalStore, turn: int) -> int:
 
 def tell(projectors: Sequence[Projector]) -> None:
     for projector in projectors:
-        say("applied", projector.name, -1 if projector.cursor is None else projector.cursor)
+        if projector.cursor is not None:  # as it is, too, before the file has been opened
+            say("applied", projector.name, projector.cursor)
 
 
 async def main(path: str) -> None:
