@@ -197,15 +197,17 @@ def _check_match_key(match_key: MatchKey, field: str) -> None:
 
 
 def _check_value_filter(value_filter: ValueFilter, field: str) -> None:
+    part: object
+    kind: type[bytes | str]
     match value_filter:
         case ExactValue(part) | ValuePrefix(part):
-            if type(part) is not bytes:
-                raise InvalidSelectorError(field, "bytes are needed")
-        case ValueRegex(regex):
-            if type(regex) is not str:
-                raise InvalidSelectorError(field, "text is needed")
+            kind, needed = bytes, "bytes are needed"
+        case ValueRegex(part):
+            kind, needed = str, "text is needed"
         case _:
             raise InvalidSelectorError(field, "an exact value, a prefix or a regex is needed")
+    if type(part) is not kind:
+        raise InvalidSelectorError(field, needed)
 
 
 def _check_regex(regex: str, field: str) -> None:

