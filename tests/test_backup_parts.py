@@ -128,6 +128,7 @@ def test_a_frame_of_another_shape_is_refused(kind: int, body: bytes, said: str) 
 # --- the manifest ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_manifest_comes_back_and_no_byte_of_it_may_change() -> None:
     data = encode(PROJECTED, "ab")
     assert decode(data, path="p") == (PROJECTED, "ab")

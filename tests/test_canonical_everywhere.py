@@ -196,6 +196,7 @@ async def test_a_transaction_sees_the_whole_state_with_its_own_writes(handle: Ha
     assert keys == [b"b", b"bb", b"c", b"d"]
 
 
+@pytest.mark.slow
 async def test_events_are_read_from_any_id_and_followed(handle: Handle) -> None:
     canonical = handle.canonical
     await write(handle, events=tuple(b"%d" % n for n in range(10)))

@@ -131,6 +131,7 @@ async def test_ac2_transfers_in_opposite_directions_keep_the_sum() -> None:
         assert (await canonical.meta()).next_event_id == 200
 
 
+@pytest.mark.slow
 async def test_ac2_random_transfers_over_ten_accounts_keep_the_sum_and_match_the_events() -> None:
     async with in_memory()() as platform:
         canonical = platform.canonical

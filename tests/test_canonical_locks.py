@@ -18,6 +18,7 @@ from exo_stream.canonical.stripes import LockManager
 from exo_stream.errors import ConfigError, InvalidRequestError, LockTimeoutError
 
 
+@pytest.mark.slow
 def test_ac4_there_are_256_stripes_and_a_key_has_always_the_same() -> None:
     locks = LockManager()
     assert locks.stripe_count == 256

@@ -292,6 +292,7 @@ async def test_x4_what_is_too_large_is_refused_at_the_call_and_nothing_is_commit
         assert await all_events(canonical) == []
 
 
+@pytest.mark.slow
 async def test_keys_values_and_events_may_be_as_large_as_their_bounds(tmp_path: Path) -> None:
     async with on_file(tmp_path / "file")() as platform:
         canonical = platform.canonical

@@ -186,6 +186,7 @@ async def test_a_scan_is_read_in_pages_until_it_ends_or_is_closed() -> None:
         assert (await wire.expect(m.Rows)).more  # and is let go of with the connection
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handle", ["platform", "wire"])
 async def test_others_have_their_turn_while_a_large_write_is_checked(handle: str) -> None:
     async with conversing() as (platform, wire), trio.open_nursery() as nursery:

@@ -47,6 +47,7 @@ def test_a_head_and_a_shared_body_are_a_frame_like_any_other(sent: list[Delivere
     assert shared.head(9) + shared.body == codec.encode([Batches(9, tuple(sent))])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(batches, st.integers(100, 2_000), st.integers(0, SEQUENCE_MAX))
 def test_frames_keep_their_bound_and_lose_nothing(

@@ -162,6 +162,7 @@ MATCH_KEYS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(namespaces(), KEYS, st.one_of(st.none(), st.lists(MATCH_KEYS, min_size=1, max_size=2)), KEYS)
 def test_what_is_asked_of_the_store_is_what_is_asked_of_the_namespace(
     namespace: Namespace, prefix: bytes, match: list[MatchKey] | None, key: bytes

@@ -113,6 +113,7 @@ async def _enter_snapshot(platform: Platform) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "names"),
     [

@@ -169,6 +169,7 @@ async def test_a_pause_waits_for_a_write_whose_caller_gave_up() -> None:
         assert await platform.get(b"k") == b"v"
 
 
+@pytest.mark.slow
 async def test_retention_and_expiry_wait_for_the_end_of_a_pause(autojump_clock: MockClock) -> None:
     clock = FakeClock()
     engine = FaultyEngine()

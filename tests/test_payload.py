@@ -39,6 +39,7 @@ def test_prepending_is_encoding_both(hidden: list[Entry], entries: list[Entry]) 
     assert prepend(hidden, encode_entries(entries)) == encode_entries([*hidden, *entries])
 
 
+@pytest.mark.slow
 @given(PRODUCER_ENTRIES, STORE_ENTRIES)
 def test_what_is_visible_is_what_was_written_without_the_bookkeeping(
     hidden: list[Entry], entries: list[Entry]
@@ -53,6 +54,7 @@ def test_a_payload_that_is_visible_whole_stays_the_same_object(entries: list[Ent
     assert visible(payload) is payload
 
 
+@pytest.mark.slow
 @given(PRODUCER_ENTRIES, st.sampled_from([k for k in Keyspace if k > Keyspace.PRODUCER]))
 def test_a_batch_of_another_face_shows_nothing_to_subscribers_of_the_store(
     hidden: list[Entry], keyspace: Keyspace
@@ -60,6 +62,7 @@ def test_a_batch_of_another_face_shows_nothing_to_subscribers_of_the_store(
     assert visible(encode_entries([*hidden, Entry(keyspace, b"k", b"v")])) == NONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 22, 23, 24, 253, 254, 255, 256, 65_534, 65_535, 65_536])
 def test_heads_of_every_width(count: int) -> None:
     entries = [Entry(Keyspace.STORE, b"", b"")] * count

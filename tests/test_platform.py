@@ -264,6 +264,7 @@ async def test_a_crash_and_another_error_of_the_body_are_both_told() -> None:
                 raise ValueError("mine")
 
 
+@pytest.mark.slow
 async def test_a_cancelled_block_ends_at_once_and_the_store_is_whole(
     opened: OpenPlatform, autojump_clock: MockClock
 ) -> None:
@@ -335,6 +336,7 @@ async def test_reads_and_feeds_are_right_whatever_was_folded_and_merged(
         assert dict(await platform.range_scan()) == model
 
 
+@pytest.mark.slow
 async def test_retention_and_pruning_hold_over_a_restart(
     opened: OpenPlatform, autojump_clock: MockClock
 ) -> None:

@@ -53,6 +53,7 @@ ANY_SCOPE = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.builds(Policy, ANY_SCOPE, ANY_RETAIN), max_size=3).map(tuple))
 def test_policies_can_be_written_and_read(policies: tuple[Policy, ...]) -> None:
     assert decode_policies(encode_policies(policies)) == policies

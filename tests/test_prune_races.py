@@ -140,6 +140,7 @@ async def test_two_prunes_of_the_same_rows_delete_them_once(opened: OpenPlatform
         assert await platform.current_sequence() == 2
 
 
+@pytest.mark.slow
 async def test_groups_too_many_for_memory_are_judged_in_parts(opened: OpenPlatform) -> None:
     async with opened() as platform:
         for start in range(0, 400, 100):

@@ -259,6 +259,7 @@ def reduce_by_sql(engine: DuckDBEngine, version: Version, request: ReduceRequest
     return reducing
 
 
+@pytest.mark.slow
 async def test_a_range_inside_the_table_is_reduced_to_its_ends(
     in_small_slices: None, tmp_path: Path, autojump_clock: MockClock
 ) -> None:

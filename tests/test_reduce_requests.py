@@ -181,6 +181,7 @@ def test_an_expression_of_wrong_kinds_is_no_mistake_of_the_request() -> None:
     assert width_of(Kind.UTF8, None) == 16
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(requests())
 def test_what_is_written_is_read_again(request_: ReduceRequest) -> None:
@@ -324,6 +325,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(json_values, json_values)
 def test_any_document_is_a_request_or_refused(one: object, other: object) -> None:

@@ -73,6 +73,7 @@ def test_scalars_are_written_without_tags_whatever_their_size() -> None:
     assert written == [[[[10, b"\x80" + bytes(31)], None], []]]
 
 
+@pytest.mark.slow
 async def test_an_answer_that_is_larger_than_a_message_is_refused(
     autojump_clock: MockClock,
 ) -> None:

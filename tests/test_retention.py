@@ -168,6 +168,7 @@ async def test_the_log_keeps_what_every_rule_keeps(
         assert (await platform.set_retention(rules)).oldest_retained == oldest
 
 
+@pytest.mark.slow
 async def test_age_and_bytes_are_looked_at_once_a_second(opened: OpenPlatform) -> None:
     clock = FakeClock()
     async with opened(clock=clock) as platform:
@@ -284,6 +285,7 @@ async def test_a_write_that_failed_moves_no_floor(autojump_clock: MockClock) -> 
         assert (await platform.set_retention(LogRetention(KeepLatest(1)))).oldest_retained == 4
 
 
+@pytest.mark.slow
 async def test_retention_waits_for_a_snapshot_and_then_catches_up(opened: OpenPlatform) -> None:
     async with opened() as platform:
         await platform.set_retention(LogRetention(KeepLatest(2)))

@@ -355,6 +355,7 @@ async def test_what_is_no_name_of_a_header_is_not_repeated(caller: Caller) -> No
         assert "access-control-allow-headers" not in answer.headers
 
 
+@pytest.mark.slow
 async def test_many_tiny_parts_are_read_and_refused_as_few_are() -> None:
     async with calling() as caller:
         pairs = ingest.PutRequest(kvs=[{}] * 6_000).SerializeToString()

@@ -445,6 +445,7 @@ async def test_an_unread_subscriber_holds_nobody_up(store: Store) -> None:
 # Its engine, as later releases promise it.
 
 
+@pytest.mark.slow
 async def test_concurrent_puts_are_contiguous_and_every_row_is_in_one_batch(store: Store) -> None:
     sequences: dict[bytes, int] = {}
 

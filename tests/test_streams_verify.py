@@ -50,6 +50,7 @@ def complaints(table: Table) -> list[str]:
     return check.problems()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memtable", [1_000, 8])
 async def test_a_file_with_streams_is_sound(
     tmp_path: Path, memtable: int, autojump_clock: MockClock

@@ -48,6 +48,7 @@ def test_a_pattern_means_names_segment_by_segment(pattern: str, name: str, expec
     assert matches(pattern, name) is expected
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["a", "b", "*", "**"]), min_size=1, max_size=5), st.data())
 def test_what_a_pattern_means_begins_as_its_prefix_does(parts: list[str], data: Any) -> None:
     pattern = "/".join(parts)
@@ -96,6 +97,7 @@ def test_a_token_says_what_it_is_good_for_until_it_is_too_old() -> None:
     assert judge(bytes(32), token, 5 * SECOND) == "TOKEN_INVALID"
 
 
+@pytest.mark.slow
 @given(st.text() | st.from_regex(r"[A-Za-z0-9_-]{75}", fullmatch=True))
 def test_nothing_that_was_not_minted_is_a_token(token: str) -> None:
     assert judge(SECRET, token, 0) == "TOKEN_INVALID"
