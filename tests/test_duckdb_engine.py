@@ -137,7 +137,6 @@ def test_tombstones_go_when_nothing_older_can_hold_the_key(engine: DuckDBEngine)
     assert (engine.statistics().blocks, count_rows(engine)) == (0, 0)
 
 
-@pytest.mark.slow
 def test_blocks_that_overlap_nothing_are_moved_and_not_written_again(path: Path) -> None:
     engine = open_duckdb_engine(path, limits=SMALL)
     for number in range(9):
@@ -480,7 +479,6 @@ def test_a_batch_missing_from_the_log_is_corruption(path: Path) -> None:
         open_duckdb_engine(path, limits=SMALL)
 
 
-@pytest.mark.slow
 def test_many_cold_keys_are_fetched_in_bounded_queries(path: Path) -> None:
     engine = open_duckdb_engine(path, limits=Limits(memtable_entries_max=80))
     keys = [b"%03d" % number for number in range(80)]
