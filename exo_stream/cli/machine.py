@@ -129,9 +129,9 @@ def _disks() -> dict[str, Traffic]:
     """By device; those that were used since the machine started."""
     try:
         counters = psutil.disk_io_counters(perdisk=True)
-    # In a container: OSError if the counters may not be read, and NotImplementedError is psutil's
-    # word for one that shows neither /proc/diskstats nor /sys/block.
     except (OSError, NotImplementedError):
+        # OSError: a container in which the counters may not be read. The other is no stub of ours:
+        # psutil raises it in a container that shows neither /proc/diskstats nor /sys/block.
         return {}
     used = {
         name: Traffic(io.read_bytes, io.write_bytes)

@@ -9,8 +9,9 @@ from typing import Final, Protocol
 
 from exo_stream.protocol.connect.failure import CallError, Code
 
-# Python's own module from 3.14 on, its backport before: on any one Python, one of the two runs.
-if sys.version_info >= (3, 14):  # pragma: no cover
+# Python's own module from 3.14 on, its backport before. Only one of the two can run on any one
+# Python, and this is a pure room, in which every line that can run has to be tested.
+if sys.version_info >= (3, 14):  # pragma: no cover  the tests run on an older one
     from compression import zstd
 else:
     from backports import zstd
